@@ -82,7 +82,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         checkpoint_every: Steps between checkpoints.
     """
     peak = learning_rate * ctx.adjust.rate
-    recipe = _Recipe(
+    recipe = _PretrainingRecipe(
         batch_size=batch_size,
         accumulate=_micro_batches(ctx, batch_size, accumulate),
         schedule=Schedule(peak=peak, warmup=warmup, steps=steps, floor=learning_rate_floor),
@@ -101,7 +101,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Recipe:
+class _PretrainingRecipe:
     """The parameters as they are used: those of the job, with the changes of this attempt."""
 
     batch_size: int
@@ -118,7 +118,9 @@ class _Recipe:
     validation_rows: int
 
 
-def _train(ctx: JobContext, recipe: _Recipe, fresh: Callable[[Any], nn.Module]) -> Metrics:
+def _train(
+    ctx: JobContext, recipe: _PretrainingRecipe, fresh: Callable[[Any], nn.Module]
+) -> Metrics:
     """Train the model of the newest checkpoint, of the input `model`, or the `fresh` one."""
     group, data = ProcessGroup(ctx), ctx.inputs["data"]
     tokenizer = load_tokenizer(data / TOKENIZER_NAME)
@@ -148,7 +150,7 @@ def _train(ctx: JobContext, recipe: _Recipe, fresh: Callable[[Any], nn.Module]) 
 
 def _trainer(
     ctx: JobContext,
-    recipe: _Recipe,
+    recipe: _PretrainingRecipe,
     group: ProcessGroup,
     net: nn.Module,
     latest: Checkpoint | None,
@@ -182,7 +184,7 @@ def _trainer(
 
 
 def _stepper(
-    recipe: _Recipe,
+    recipe: _PretrainingRecipe,
     group: ProcessGroup,
     data: Path,
     loss: TokenLoss,
@@ -224,7 +226,7 @@ def _most_rows(ctx: JobContext, batch_size: int) -> int:
 
 
 @contextmanager
-def _at_the_least(ctx: JobContext, recipe: _Recipe) -> Iterator[None]:
+def _at_the_least(ctx: JobContext, recipe: _PretrainingRecipe) -> Iterator[None]:
     """Say of memory that runs out whether smaller micro-batches could help.
 
     Raises:

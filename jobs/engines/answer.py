@@ -14,7 +14,7 @@ Decode = Callable[[Sequence[int]], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class TokenSource:
     """What tokens are of: the name of some weights, and the tokens that end an answer of them."""
 
     version: str
@@ -91,7 +91,7 @@ class Answer:
         self.done = not self.sampling.max_tokens
         return Prompt(tuple(self.scores), version)
 
-    def take(self, choice: ChosenToken, source: Source) -> Piece:
+    def take(self, choice: ChosenToken, source: TokenSource) -> Piece:
         """Add a token of `source`; return what it adds to the answer."""
         token = choice.token
         self.tokens.append(token)

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from jobs.engines.answer import Answer, Source
+from jobs.engines.answer import Answer, TokenSource
 from jobs.engines.border import attempt
 from jobs.engines.cache import CacheFullError, SlotCache
 from jobs.engines.forward import Forward
@@ -38,7 +38,7 @@ Outcomes: TypeAlias = list[tuple[Answer, Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
-class Weights(Source):
+class LoadedWeights(TokenSource):
     """Weights, as the forward pass over them."""
 
     run: Forward
@@ -56,7 +56,7 @@ class Batch:
 
     def __init__(
         self,
-        weights: Weights,
+        weights: LoadedWeights,
         cache: SlotCache,
         *,
         vocabulary: int = 1 << 16,
@@ -119,7 +119,7 @@ class Batch:
         if not self.answers:
             self._cache.reserve(0, 0)
 
-    def exchange(self, weights: Weights) -> None:
+    def exchange(self, weights: LoadedWeights) -> None:
         """Go on with other weights; all answers are read anew, by these."""
         self.weights = weights
         self._read = 0

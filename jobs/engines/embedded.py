@@ -18,7 +18,7 @@ import torch
 
 from jobs.engines import fast_forward, probe
 from jobs.engines.answer import Answer
-from jobs.engines.batch import Batch, Weights
+from jobs.engines.batch import Batch, LoadedWeights
 from jobs.engines.cache import SlotCache, windows_of
 from jobs.engines.cache_budget import budget, free_bytes
 from jobs.engines.constrained import Grammars
@@ -266,7 +266,7 @@ class EmbeddedEngine:
     def _trial(self, run: Forward) -> str:
         return probe.alive(run, self._cache(), self.vocabulary)
 
-    def _proven(self, model: Any, version: str, cache: SlotCache) -> Weights:  # noqa: ANN401 - foreign and untyped
+    def _proven(self, model: Any, version: str, cache: SlotCache) -> LoadedWeights:  # noqa: ANN401 - foreign and untyped
         """Return the weights of `model`, when they answer as its own forward pass does."""
         fast = self._fast and fast_forward.fits(model)
         run: Forward = (
@@ -274,7 +274,7 @@ class EmbeddedEngine:
         )
         probe.check(model, run, cache)
         ends = self._tokenizer.ends(model.generation_config, self.vocabulary)
-        return Weights(version, ends, run)
+        return LoadedWeights(version, ends, run)
 
     def _cache(self) -> SlotCache:
         return SlotCache(self._windows, self.max_context, torch.device(self._device))

@@ -25,7 +25,7 @@ from jobs.formats.sink import SHARD, WHOLE, Sink
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class ConvertedFiles:
     """What a conversion writes: the bytes of all weights, and the SHA-256 of each own file."""
 
     size: int
@@ -66,7 +66,7 @@ class Conversion:
         """The scheme that is made, `None` of plain weights."""
         return scheme_for(self.form, self.dialect)
 
-    def run(self, target: Path) -> Written:
+    def run(self, target: Path) -> ConvertedFiles:
         """Write the weights.
 
         Raises:
@@ -87,7 +87,7 @@ class Conversion:
             ]
             for done in [pool.submit(self._convert, sink, *piece) for piece in work]:
                 done.result()
-        return Written(size, sink.hashes())
+        return ConvertedFiles(size, sink.hashes())
 
     def _written(self, name: str) -> tuple[str, ...]:
         """Return the names of what is written of a tensor; each may be in another file."""

@@ -13,14 +13,14 @@ import torch
 
 
 @dataclass(slots=True)
-class _Held:
+class _FirstError:
     """The first failure of a backward pass."""
 
     backward: int = -1
     error: Exception | None = None
 
 
-_held = _Held()
+_first = _FirstError()
 
 
 def fail(error: Exception) -> None:
@@ -28,8 +28,8 @@ def fail(error: Exception) -> None:
     backward = torch._C._current_graph_task_id()  # noqa: SLF001 - no public name for it
     if backward == -1:
         raise error
-    if _held.error is None or _held.backward != backward:
-        _held.backward, _held.error = backward, error
+    if _first.error is None or _first.backward != backward:
+        _first.backward, _first.error = backward, error
         engine = torch.autograd.Variable._execution_engine  # noqa: SLF001 - as torch's own
         engine.queue_callback(_raise)
 
@@ -43,6 +43,6 @@ def attempt(act: Callable[[], None]) -> None:
 
 
 def _raise() -> None:
-    error, _held.error = _held.error, None
+    error, _first.error = _first.error, None
     if error is not None:
         raise error

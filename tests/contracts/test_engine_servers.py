@@ -17,7 +17,7 @@ from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.engine_checks import PLACES, refused_options
 from orchestrator.core.spec.engine_command import (
-    Part,
+    ReplicaPart,
     argv_of,
     chips_of,
     environment_of,
@@ -105,7 +105,7 @@ def test_on_a_chip_it_decides_itself_of_memory_types_and_how_it_computes(name: s
 def test_its_processes_on_several_nodes_meet_at_the_first(name: str) -> None:
     for spec, pool in pools_of(name):
         for rank in (0, 1) if spec.nodes else ():
-            part = Part(rank=rank, nodes=2, leader="10.0.0.1", ports=(5, 6))
+            part = ReplicaPart(rank=rank, nodes=2, leader="10.0.0.1", ports=(5, 6))
             places = {**FILLED, **part.places("eth0")}
             words = argv_of(spec, pool, {}, places, part)
             assert {"/m", str(rank)} <= {*words}

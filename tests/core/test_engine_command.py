@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.spec.engine_command import (
-    Part,
+    ReplicaPart,
     argv_of,
     chips_of,
     environment_of,
@@ -51,8 +51,8 @@ OVER = replace(
 )
 
 
-def part_of(rank: int) -> Part:
-    return Part(rank=rank, nodes=2, leader="10.0.0.1", ports=(5, 6))
+def part_of(rank: int) -> ReplicaPart:
+    return ReplicaPart(rank=rank, nodes=2, leader="10.0.0.1", ports=(5, 6))
 
 
 def test_on_several_nodes_one_process_leads_and_the_others_follow_it() -> None:
@@ -75,8 +75,8 @@ def test_on_several_nodes_one_process_leads_and_the_others_follow_it() -> None:
 def test_processes_on_several_nodes_are_told_how_they_meet_but_for_what_is_unknown() -> None:
     places = {**PLACES, **part_of(1).places("")}
     assert joining_of(OVER, places, part_of(1)) == {"ADDRESS": "::1", "SECOND": "6"}
-    assert joining_of(OVER, PLACES, Part()) == joining_of(SPEC, places, part_of(1)) == {}
-    assert Part().places("eth0") == {}
+    assert joining_of(OVER, PLACES, ReplicaPart()) == joining_of(SPEC, places, part_of(1)) == {}
+    assert ReplicaPart().places("eth0") == {}
     assert chips_of(8, 2) == {"devices": "8", "chips": "0, 1, 2, 3"}
 
 

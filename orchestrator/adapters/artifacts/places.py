@@ -19,7 +19,7 @@ from typing import BinaryIO, Protocol
 from orchestrator.core.errors import ArtifactError
 
 
-class Place(Protocol):
+class StoragePlace(Protocol):
     """Where artifacts lie. Raises `OSError`, or whatever the client of its file system raises."""
 
     def put(self, folder: Path, name: str, manifest: bytes) -> None:

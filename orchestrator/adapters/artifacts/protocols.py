@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from orchestrator.adapters.artifacts.local_place import LocalPlace
-from orchestrator.adapters.artifacts.places import Place
+from orchestrator.adapters.artifacts.places import StoragePlace
 from orchestrator.adapters.artifacts.remote_place import RemotePlace, Traits
 from orchestrator.core import storage_uris
 from orchestrator.core.errors import StorageSetUpError
@@ -45,7 +45,7 @@ _TRAITS: Mapping[str, Traits] = MappingProxyType(
 _EXTRAS: Mapping[str, str] = MappingProxyType({"s3": "s3", "s3a": "s3"})
 
 
-def open_place(uri: str) -> tuple[Place, str]:
+def open_place(uri: str) -> tuple[StoragePlace, str]:
     """Return where the artifacts of `uri` lie, and the base of their own URIs.
 
     Raises:

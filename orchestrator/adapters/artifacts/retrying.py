@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from orchestrator.adapters.artifacts import client_errors, manifests
-from orchestrator.adapters.artifacts.places import Place
+from orchestrator.adapters.artifacts.places import StoragePlace
 from orchestrator.core.artifact import FileEntry
 from orchestrator.core.errors import OrchestratorError, StorageError
 from orchestrator.core.settings import PATIENT
@@ -107,7 +107,7 @@ def words(error: Exception) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outage:
+class _StorageOutage:
     """The storage hiccups since `begun`, and did last at `felt`, in seconds of the clock."""
 
     begun: float
@@ -115,20 +115,20 @@ class _Outage:
 
 
 class RetryingPlace:
-    """The port `Place` before another one; without a clock each call is made once.
+    """The port `StoragePlace` before another one; without a clock each call is made once.
 
     The patience is that with an outage, not with each call in it: who saves, fails, and says so in
     a mark waits once.
     """
 
     def __init__(
-        self, inner: Place, clock: Clock | None, patience: float = PATIENT.storage
+        self, inner: StoragePlace, clock: Clock | None, patience: float = PATIENT.storage
     ) -> None:
         """Ask `inner`, and ask it again by `clock` for `patience` seconds."""
         self.inner = inner
         self._clock = clock
         self._patience = patience
-        self._outage: _Outage | None = None
+        self._outage: _StorageOutage | None = None
 
     def again(self, name: str, ask: Callable[[], Found]) -> Found:
         """Return what `ask` returns, asked again while the storage of `name` hiccups."""
@@ -143,7 +143,7 @@ class RetryingPlace:
                     answer = ask()
             except HiccupError:
                 now = clock.monotonic()  # asking takes its time, too
-                self._outage = _Outage(begun, now)
+                self._outage = _StorageOutage(begun, now)
                 left = begun + self._patience - now
                 if left <= 0:
                     raise

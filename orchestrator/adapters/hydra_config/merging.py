@@ -40,7 +40,7 @@ class _Wave(ResultDefault):  # type: ignore[misc]  # Hydra has no types
         self.entries = entries
 
 
-class _Asked(CachingConfigRepository):  # type: ignore[misc]  # as above
+class _NewestFiles(CachingConfigRepository):  # type: ignore[misc]  # as above
     """Config files, with the names of those that were asked for last."""
 
     def __init__(self, files: IConfigRepository) -> None:
@@ -68,7 +68,7 @@ class Loader(ConfigLoaderImpl):  # type: ignore[misc]  # as above
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Override], IConfigRepository]:
         parsed = OverridesParser.create().parse_overrides(overrides=overrides)
-        repo = _Asked(self.repository)
+        repo = _NewestFiles(self.repository)
         self.newest = repo.newest
         self._process_config_searchpath(config_name, parsed, repo)
         return parsed, repo

@@ -42,7 +42,7 @@ class YamlFault:
 
 def faults(text: str) -> Iterator[YamlFault]:
     """Yield what is wrong with `text`. Raises `yaml.YAMLError` where it can't be read."""
-    state = _State()
+    state = _OpenCollections()
     for event in yaml.parse(text, Loader=_LOADER):
         fault = state.take(event)
         mark = event.start_mark
@@ -53,7 +53,7 @@ def faults(text: str) -> Iterator[YamlFault]:
 
 
 @dataclass(slots=True)
-class _State:
+class _OpenCollections:
     """The collections that are open, innermost last, and how much each anchor stands for."""
 
     open: list[tuple[str | None, int]] = field(default_factory=list)

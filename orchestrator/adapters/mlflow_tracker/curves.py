@@ -36,7 +36,7 @@ Attempts = Mapping[tuple[str, int], MlflowRun]
 
 
 @dataclass(slots=True)
-class _Curve:
+class _AttemptCurve:
     """One metric of one attempt, so far."""
 
     step: int = 0
@@ -56,7 +56,7 @@ def _stands(number: int) -> bool:
 
 
 @dataclass(slots=True)
-class _Line:
+class _RunCurve:
     """One curve of the run: the steps above `floor` are those of `attempt`."""
 
     attempt: int = 0
@@ -85,9 +85,9 @@ class Curves:
         self._cursor = ""
         self._at = 0
         self._left_out = 0
-        self._curves: dict[tuple[str, int, str], _Curve] = {}
+        self._curves: dict[tuple[str, int, str], _AttemptCurve] = {}
         self._held: dict[tuple[str, int], list[Point]] = {}
-        self._lines: dict[tuple[str, str], _Line] = {}
+        self._lines: dict[tuple[str, str], _RunCurve] = {}
 
     @property
     def names(self) -> list[str]:
@@ -157,11 +157,11 @@ class Curves:
         at = self._store.cursor(cursor)
         for curve in self._store.curves(self._run, at):
             place = (curve.stage, curve.attempt, curve.key)
-            self._curves[place] = _Curve(max(curve.step, 0), curve.points)
+            self._curves[place] = _AttemptCurve(max(curve.step, 0), curve.points)
             if curve.stage not in self._training:
                 continue
             reached = parent.reached(fields.name(f"{curve.stage}/{curve.key}"))
-            self._lines[curve.stage, curve.key] = _Line(top=reached)
+            self._lines[curve.stage, curve.key] = _RunCurve(top=reached)
             if curve.step > reached:
                 self._hold(curve, self._store.curve_points(self._run, curve, reached, at))
         self._cursor, self._at = cursor, at
@@ -175,7 +175,7 @@ class Curves:
     def _note(self, point: Point) -> None:
         """Count a point, and hold it back where it may belong to the run."""
         place = (point.stage, point.attempt)
-        chosen = self._curves.setdefault((*place, point.key), _Curve()).add(point)
+        chosen = self._curves.setdefault((*place, point.key), _AttemptCurve()).add(point)
         if chosen and point.stage in self._training:
             self._held.setdefault(place, []).append(point)
 
@@ -194,7 +194,7 @@ class Curves:
         """Write a point to the run if its step is `safe`; return whether it was."""
         if point.step > safe:
             return False
-        line = self._lines.setdefault((point.stage, point.key), _Line())
+        line = self._lines.setdefault((point.stage, point.key), _RunCurve())
         name = fields.name(f"{point.stage}/{point.key}")
         if line.add(point.attempt, point.step) and point.step > parent.reached(name):
             outbox.post(parent, _metric(point, name))

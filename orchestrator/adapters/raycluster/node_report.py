@@ -41,7 +41,7 @@ class Asked:
     reach: Mapping[str, Sequence[tuple[str, int]]]
 
 
-class _Reporter:
+class _NodeReporter:
     """Runs on a node. It imports what it needs where it needs it: it may be of another version."""
 
     def facts(self, host: str, reach: Mapping[str, Sequence[tuple[str, int]]]) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def reports(
 
 def _on(node: Node, pool: Pool | None) -> Any:  # noqa: ANN401 - Ray's handles have no types
     affinity = NodeAffinitySchedulingStrategy(node.id, soft=False)
-    actor = ray.remote(num_cpus=0, max_restarts=0)(_Reporter)
+    actor = ray.remote(num_cpus=0, max_restarts=0)(_NodeReporter)
     environment = (pool.runtime_env(pool.variables) or None) if pool else None
     return actor.options(scheduling_strategy=affinity, runtime_env=environment).remote()
 

@@ -18,7 +18,7 @@ NOBODY: Mapping[str, Collection[str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HostAnswer:
     """What the node of that name has answered as one of `pool`."""
 
     pool: str
@@ -32,7 +32,7 @@ def ask(
     seconds: float,
     to_begin: float,
     but: Mapping[str, Collection[str]] = NOBODY,
-) -> list[Answer]:
+) -> list[HostAnswer]:
     """Have each live node of each pool call its `question`, all at once; return their answers.
 
     It is asked as a process of the pool, which holds none of its chips. Once that has begun it has
@@ -51,13 +51,15 @@ def ask(
     for stream in begun:
         next(stream, None)
     answered = _said(begun, seconds)
-    answers: list[Answer] = []
+    answers: list[HostAnswer] = []
     for name, node, stream in asked:
         if stream in answered:
             with suppress(StopIteration, *faults.ERRORS):
-                answers.append(Answer(name, node.name, ray.get(next(stream))))
+                answers.append(HostAnswer(name, node.name, ray.get(next(stream))))
         elif stream in begun:
-            answers.append(Answer(name, node.name, f"it has not answered within {seconds:.0f} s"))
+            answers.append(
+                HostAnswer(name, node.name, f"it has not answered within {seconds:.0f} s")
+            )
     return answers
 
 

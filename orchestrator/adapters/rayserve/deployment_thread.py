@@ -14,7 +14,7 @@ from contextlib import suppress
 from orchestrator.adapters.rayserve import operations, replica_placement, state
 from orchestrator.adapters.rayserve.engine_launch import EngineStartError
 from orchestrator.adapters.rayserve.operations import FOREIGN
-from orchestrator.adapters.rayserve.replica_placement import Room
+from orchestrator.adapters.rayserve.replica_placement import ReplicaRoom
 from orchestrator.adapters.rayserve.serve_requests import DeploymentPorts, ServeRequest
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError, SoftwareError
@@ -35,7 +35,7 @@ _UNFIT = f"{SoftwareError.__module__}.{SoftwareError.__qualname__}: "
 _OURS = f"{EngineStartError.__module__}.{EngineStartError.__qualname__}: "
 
 
-class _RefusedError(Exception):
+class _DeploymentRefusedError(Exception):
     """The deployment ends here; `failure` says why."""
 
     def __init__(self, failure: Failure) -> None:
@@ -110,7 +110,7 @@ class Deploying:
         except _CancelledError:
             self._remove()
             return None
-        except _RefusedError as error:
+        except _DeploymentRefusedError as error:
             self._remove()
             return Failed(error.failure)
         except (ServingError, *FOREIGN) as error:
@@ -124,7 +124,7 @@ class Deploying:
         lacking = ", ".join(f"{n} by {source}" for n, source in sources.items() if n not in given)
         if lacking:
             line = f"secrets without a value on the host that deploys {self._name!r}: {lacking}"
-            raise _RefusedError(self._failure(line, kind=FailureKind.SET_UP))
+            raise _DeploymentRefusedError(self._failure(line, kind=FailureKind.SET_UP))
 
     def _place(self) -> tuple[str, ...]:
         """Wait until the pool has room, and return the ids of the nodes to avoid there."""
@@ -133,28 +133,28 @@ class Deploying:
             unused = self._access.unused_by(self._deployment)
             avoid = replica_placement.to_avoid(self._request, unused)
             room = replica_placement.probe(self._request, avoid)
-            if room is Room.FREE:
+            if room is ReplicaRoom.FREE:
                 return avoid
             waits = self._why(room, replica_placement.names_of(avoid))
             if waits != last:
                 self._messages.put(Waiting(waits))
             last = waits
-            self._pause(_SECONDS_BETWEEN_PROBES if room is Room.NEVER else _POLL_SECONDS)
+            self._pause(_SECONDS_BETWEEN_PROBES if room is ReplicaRoom.NEVER else _POLL_SECONDS)
 
-    def _why(self, room: Room, avoid: Collection[str]) -> str:
+    def _why(self, room: ReplicaRoom, avoid: Collection[str]) -> str:
         """Return why there is no room yet; refuse what there never will be room for."""
         request, asked = self._request, replica_placement.asked(self._request)
         without, every = (replica_placement.holds(request, names) for names in (avoid, ()))
         if every and not without:
             names = ", ".join(map(repr, sorted(avoid)))
             return f"pool {self._pool!r} can give {asked} on no nodes but {names}, not to be used"
-        if room is not Room.NEVER:
+        if room is not ReplicaRoom.NEVER:
             return f"pool {self._pool!r} is busy: {asked} are not free"
         who, ever = "no node", "ever"
         if replica_placement.nodes_of(self._deployment) > 1:
             who, ever = "the nodes", "never"
         line = f"{who} of pool {self._pool!r} can {ever} give {asked}"
-        raise _RefusedError(self._failure(line, kind=FailureKind.PLACEMENT))
+        raise _DeploymentRefusedError(self._failure(line, kind=FailureKind.PLACEMENT))
 
     def _deploy(self, avoid: Sequence[str]) -> None:
         if self._cancelled.is_set():
@@ -183,10 +183,12 @@ class Deploying:
                     return application
                 ran = ran or time.monotonic()
                 if time.monotonic() - ran > _INGRESS_SECONDS:
-                    raise _RefusedError(self._failure(_NO_INGRESS))
+                    raise _DeploymentRefusedError(self._failure(_NO_INGRESS))
             if time.monotonic() - began > endpoint.ready:
                 late = f"{self._name!r} did not answer within {endpoint.ready:g} s"
-                raise _RefusedError(self._failure(f"{late}; see `ready` of the endpoint"))
+                raise _DeploymentRefusedError(
+                    self._failure(f"{late}; see `ready` of the endpoint")
+                )
             self._pause()
 
     def _nodes(self, replicas: Iterable[state.ServeReplica]) -> Iterator[str]:
@@ -199,13 +201,15 @@ class Deploying:
         application = (state.applications() or {}).get(self._name)
         if application is None:
             line = f"{self._name!r} was deleted while it was deployed"
-            raise _RefusedError(self._failure(line))
+            raise _DeploymentRefusedError(self._failure(line))
         if application.error or application.status == "DEPLOY_FAILED":
             text = application.error or application.message
             line = _last_line(text)
             if _UNFIT in line:
-                raise _RefusedError(of_versions(line.removeprefix(_UNFIT), pool=self._pool))
-            raise _RefusedError(self._failure(line, detail=text))
+                raise _DeploymentRefusedError(
+                    of_versions(line.removeprefix(_UNFIT), pool=self._pool)
+                )
+            raise _DeploymentRefusedError(self._failure(line, detail=text))
         return application
 
     # --- the end -------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Protocol
 from orchestrator.adapters.rayserve.engine_process import EngineProcess, inherited
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_command import (
-    Part,
+    ReplicaPart,
     argv_of,
     chips_of,
     environment_of,
@@ -95,7 +95,7 @@ def free_ports(host: str, count: int) -> tuple[int, ...]:
 
 
 def launch(
-    deployment: Deployment, model: Path, files: Path, at: tuple[str, int], part: Part
+    deployment: Deployment, model: Path, files: Path, at: tuple[str, int], part: ReplicaPart
 ) -> EngineProcess:
     """Start the engine over the model in a folder; it listens `at` an address of this node.
 

@@ -22,7 +22,7 @@ from orchestrator.adapters.rayserve.engine_launch import EngineStartError, free_
 from orchestrator.adapters.rayserve.engine_process import EngineProcess, OwnFolder
 from orchestrator.adapters.rayserve.replica import Fetch, code_of, sealed
 from orchestrator.core.endpoints.life import Deployment
-from orchestrator.core.spec.engine_command import Part
+from orchestrator.core.spec.engine_command import ReplicaPart
 from orchestrator.error_boundary import reason
 from orchestrator.node import software
 from orchestrator.node.software import Sealed
@@ -58,7 +58,7 @@ class Follower:
         """Return the folder where the model of a deployment lies here."""
         return str(self._fetch(deployment))
 
-    def start(self, folder: str, part: Part) -> None:
+    def start(self, folder: str, part: ReplicaPart) -> None:
         """Start the engine over the model in a folder."""
         at = self._host, free_ports(self._host, 1)[0]
         self._process = launch(self._deployment, Path(folder), self._files.path, at, part)
@@ -129,7 +129,7 @@ class RemoteFollowers:
             EngineStartError: One can't be started.
         """
         parts = (
-            Part(rank=rank, nodes=self.count + 1, leader=leader, ports=ports)
+            ReplicaPart(rank=rank, nodes=self.count + 1, leader=leader, ports=ports)
             for rank in range(1, self.count + 1)
         )
         starts = zip(self._actors, self._folders[folder], parts, strict=True)

@@ -27,7 +27,7 @@ _APART = "STRICT_SPREAD"
 _NODE_ID = "ray.io/node-id"  # the label that Ray gives each node
 
 
-class Room(StrEnum):
+class ReplicaRoom(StrEnum):
     """Whether the replicas of a deployment find a place."""
 
     FREE = "free"
@@ -90,13 +90,13 @@ def holds(request: ServeRequest, without: Container[str] = ()) -> bool:
     return _room_on(request.deployment, without) >= request.replicas
 
 
-def probe(request: ServeRequest, avoid: Sequence[str]) -> Room:
+def probe(request: ServeRequest, avoid: Sequence[str]) -> ReplicaRoom:
     """Ask the scheduler for all replicas at once, and give the place back."""
     deployment = request.deployment
     nodes = nodes_of(deployment)
     bundles = request.replicas * nodes
     if nodes > 1 and not holds(request, names_of(avoid)):  # what must lie apart Ray does not say
-        return Room.NEVER
+        return ReplicaRoom.NEVER
     group = placement_group(
         [bundle(deployment)] * bundles,
         strategy="PACK" if nodes == 1 else _APART,  # of several nodes each takes all chips
@@ -142,15 +142,15 @@ def _selector(deployment: Deployment, avoid: Sequence[str]) -> dict[str, str]:
     return {**deployment.pool.selector, **not_there}
 
 
-def _room(group: Any) -> Room:  # noqa: ANN401 - Ray's handle
+def _room(group: Any) -> ReplicaRoom:  # noqa: ANN401 - Ray's handle
     """Wait for a place; that there never will be one is known at once."""
     deadline = time.monotonic() + _SECONDS
     while time.monotonic() < deadline:
         if group.wait(_POLL_SECONDS):
-            return Room.FREE
+            return ReplicaRoom.FREE
         if cluster_tables.group(group).waits_for == cluster_tables.INFEASIBLE:
-            return Room.NEVER
-    return Room.BUSY
+            return ReplicaRoom.NEVER
+    return ReplicaRoom.BUSY
 
 
 def asked(request: ServeRequest) -> str:

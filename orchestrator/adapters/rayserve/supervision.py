@@ -25,7 +25,7 @@ from orchestrator.adapters.rayserve.engine_process import EngineProcess, OwnFold
 from orchestrator.adapters.rayserve.vitals import Vitals
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_checks import indivisible
-from orchestrator.core.spec.engine_command import MEETING_PORTS, Part
+from orchestrator.core.spec.engine_command import MEETING_PORTS, ReplicaPart
 from orchestrator.core.spec.engines import EngineSpec, split_of
 
 _LOOK_SECONDS = 1.0
@@ -127,7 +127,7 @@ class Supervision:
         if self._followers.count:
             free = free_ports(self._host, MEETING_PORTS + 1)
             ports = tuple(free_port for free_port in free if free_port != port)[:MEETING_PORTS]
-        part = Part(nodes=self._followers.count + 1, leader=self._host, ports=ports)
+        part = ReplicaPart(nodes=self._followers.count + 1, leader=self._host, ports=ports)
         at = self._host, port
         try:
             self._process = launch(self._deployment, self._folder, self._files.path, at, part)

@@ -89,7 +89,7 @@ def follow_up(
     stage = proven(run, stage)
     failure = stage.attempts[-1].failure
     assert failure is not None, "a stage that is deciding has a failed attempt"  # noqa: S101
-    case = _Case(run, stage, now, failure, outlook)
+    case = _FailedStage(run, stage, now, failure, outlook)
     action = _possible(case)
     said = f"{failure.kind}: {failure.evidence}"
     if action is Action.STOP:
@@ -106,7 +106,7 @@ def follow_up(
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
+class _FailedStage:
     """A failed stage of a run, when it is decided (seconds, epoch), and the outlook."""
 
     run: Run
@@ -130,7 +130,7 @@ class _Case:
         return next(used, "")
 
 
-def _possible(case: _Case) -> Action:
+def _possible(case: _FailedStage) -> Action:
     """Return the action of the kind, or what stands in for it where it can't be done."""
     stage, kind = case.stage, case.failure.kind
     action = _wanted(case)
@@ -154,7 +154,7 @@ def _possible(case: _Case) -> Action:
     return Action.RETRY if no_node else action
 
 
-def _after_leaving(case: _Case) -> Action:
+def _after_leaving(case: _FailedStage) -> Action:
     """Return where a stage goes on that has left: at its better place, or on another pool."""
     if case.better:
         return Action.RETRY if case.better == case.stage.pool else Action.FALL_BACK
@@ -162,14 +162,14 @@ def _after_leaving(case: _Case) -> Action:
     return Action.FALL_BACK if moves else Action.RETRY  # waits until it is refilled
 
 
-def _only_nodes_are_drained(case: _Case) -> bool:
+def _only_nodes_are_drained(case: _FailedStage) -> bool:
     """Whether nodes of the pool are being emptied, not all, and the others hold the stage."""
     pool = case.stage.pool
     nodes = tuple(case.outlook.drained_nodes.get(pool, ()))
     return bool(nodes) and pool not in case.outlook.drained and _fits(case, nodes, pool)
 
 
-def _wanted(case: _Case) -> Action:
+def _wanted(case: _FailedStage) -> Action:
     """Return the action that the kind asks for, by what has been tried and found so far."""
     stage, kind = case.stage.planned.stage, case.failure.kind
     action = action_for(stage, case.failure)
@@ -179,7 +179,7 @@ def _wanted(case: _Case) -> Action:
     return revise(case, action) if revise else action
 
 
-def _escalated(case: _Case) -> Action:
+def _escalated(case: _FailedStage) -> Action:
     """Return the next of: again here, on other nodes, on the next pool, and a pause."""
     tries = len(in_vain(case.stage, case.stage.pool))
     if tries <= 1:
@@ -189,7 +189,7 @@ def _escalated(case: _Case) -> Action:
     return Action.FALL_BACK if case.targets else Action.PAUSE
 
 
-def _of_user_code(case: _Case, action: Action) -> Action:
+def _of_user_code(case: _FailedStage, action: Action) -> Action:
     """Stop for what is certain: told so, at once on the first step, or again there elsewhere.
 
     So it is tried elsewhere as soon as can be; where it does not come again nobody knows.
@@ -202,7 +202,7 @@ def _of_user_code(case: _Case, action: Action) -> Action:
     return Action.FALL_BACK if case.targets else Action.PAUSE
 
 
-def _of_set_up(case: _Case, action: Action) -> Action:
+def _of_set_up(case: _FailedStage, action: Action) -> Action:
     """Stop at once; later on, and with a node's versions, it may be right elsewhere."""
     first = len(case.stage.attempts) <= case.stage.forgiven + 1
     elsewhere = _elsewhere_fits(case)
@@ -213,26 +213,26 @@ def _of_set_up(case: _Case, action: Action) -> Action:
     return Action.OTHER_NODES if elsewhere else Action.FALL_BACK
 
 
-def _of_a_hang(case: _Case, action: Action) -> Action:
+def _of_a_hang(case: _FailedStage, action: Action) -> Action:
     """Try the first here once more."""
     first = len(in_vain(case.stage, case.stage.pool)) <= 1
     return Action.RETRY if first else action
 
 
-def _of_memory(case: _Case, action: Action) -> Action:
+def _of_memory(case: _FailedStage, action: Action) -> Action:
     """Ask for smaller micro-batches only a job that can make them; elsewhere, if none fits."""
     if case.failure.sign == DOES_NOT_FIT:
         return Action.FALL_BACK
     return action if case.failure.adjusts else Action.RETRY
 
 
-def _of_storage(case: _Case, action: Action) -> Action:
+def _of_storage(case: _FailedStage, action: Action) -> Action:
     """Try a full disk on other nodes, whose disks may have room."""
     full = case.failure.sign == DISK_FULL and bool(case.failure.node)
     return Action.OTHER_NODES if full and _elsewhere_fits(case) else action
 
 
-_BY_HISTORY: Mapping[FailureKind, Callable[[_Case, Action], Action]] = MappingProxyType(
+_BY_HISTORY: Mapping[FailureKind, Callable[[_FailedStage, Action], Action]] = MappingProxyType(
     {
         FailureKind.USER_CODE: _of_user_code,
         FailureKind.SET_UP: _of_set_up,
@@ -250,7 +250,7 @@ def _at_once(stage: StageRun) -> bool:
     return not saved and all(f is None or (f.step or 0) <= FIRST_STEP for f in failures)
 
 
-def _again_elsewhere(case: _Case) -> bool:
+def _again_elsewhere(case: _FailedStage) -> bool:
     """Whether the same came at the same step in two places: a broken chip errs in one."""
     latest = (case.failure.kind, case.failure.step, case.failure.evidence)
     places = {
@@ -262,21 +262,21 @@ def _again_elsewhere(case: _Case) -> bool:
     return len(places) > 1
 
 
-def _fits(case: _Case, avoid: tuple[str, ...], pool: str) -> bool:
+def _fits(case: _FailedStage, avoid: tuple[str, ...], pool: str) -> bool:
     """Whether `pool` holds the stage's fewest workers without the nodes of `avoid`."""
     fleet_pool, spec = case.run.plan.pools[pool], case.stage.planned.stage.at(pool)
     left = replace(fleet_pool, nodes=fleet_pool.nodes - len(avoid))
     return places(spec, left) >= spec.fewest
 
 
-def _elsewhere_fits(case: _Case) -> bool:
+def _elsewhere_fits(case: _FailedStage) -> bool:
     """Whether nodes of the pool hold the stage that it has not failed on, nor are emptied."""
     pool = case.stage.pool
     bad, emptied = avoided(case.stage, pool, suspects=True), case.outlook.drained_nodes
     return _fits(case, tuple(dict.fromkeys((*bad, *emptied.get(pool, ())))), pool)
 
 
-def _end_of_tries(case: _Case, action: Action) -> str | None:
+def _end_of_tries(case: _FailedStage, action: Action) -> str | None:
     """Return why no further attempt follows, as the end of a sentence, or `None`."""
     stage, limits = case.stage, case.stage.planned.stage.limits
     count, vain = counted(stage), len(in_vain(stage))
@@ -295,14 +295,14 @@ def _end_of_tries(case: _Case, action: Action) -> str | None:
 # --- answers ----------------------------------------------------------------------------------
 
 
-def _again(case: _Case) -> RetryScheduled:
+def _again(case: _FailedStage) -> RetryScheduled:
     stage = case.stage
     wait = 0.0 if case.failure.kind in UNCOUNTED else _backoff(stage)
     here = f"again on {stage.pool} {f'in {wait:g} s' if wait else 'at once'}"
     return replace(_scheduled(case, here, Action.RETRY), not_before=case.now + wait)
 
 
-def _elsewhere(case: _Case) -> RetryScheduled:
+def _elsewhere(case: _FailedStage) -> RetryScheduled:
     stage = case.stage
     avoid = avoided(stage, stage.pool, suspects=True)
     if not avoid:  # nobody knows which node it was
@@ -311,7 +311,7 @@ def _elsewhere(case: _Case) -> RetryScheduled:
     return replace(_scheduled(case, what, Action.OTHER_NODES), avoid=avoid)
 
 
-def _fall_back(case: _Case) -> RetryScheduled:
+def _fall_back(case: _FailedStage) -> RetryScheduled:
     stage, pool = case.stage, case.better or case.targets[0]
     how = "goes back" if case.better else "falls back"
     retry = _scheduled(case, f"{how} from {stage.pool} to {pool}", Action.FALL_BACK, pool)
@@ -321,7 +321,7 @@ def _fall_back(case: _Case) -> RetryScheduled:
     return retry
 
 
-def _lower_batch(case: _Case) -> RetryScheduled:
+def _lower_batch(case: _FailedStage) -> RetryScheduled:
     stage = case.stage
     times = stage.adjust.accumulate * stage.planned.stage.recovery.accumulate
     smaller = f"again on {stage.pool} with micro-batches of 1/{times} of the size"
@@ -329,7 +329,7 @@ def _lower_batch(case: _Case) -> RetryScheduled:
     return replace(retry, adjust=replace(retry.adjust, accumulate=times))
 
 
-def _roll_back(case: _Case) -> RetryScheduled:
+def _roll_back(case: _FailedStage) -> RetryScheduled:
     """Go back to a checkpoint that is still there, or to the beginning, and say which."""
     stage, recovery = case.stage, case.stage.planned.stage.recovery
     rate, kept = stage.adjust.rate * recovery.rate, stage.kept
@@ -341,7 +341,7 @@ def _roll_back(case: _Case) -> RetryScheduled:
     return replace(retry, adjust=replace(retry.adjust, rate=rate, before=before))
 
 
-_ANSWERS: Mapping[Action, Callable[[_Case], RetryScheduled]] = MappingProxyType(
+_ANSWERS: Mapping[Action, Callable[[_FailedStage], RetryScheduled]] = MappingProxyType(
     {
         Action.RETRY: _again,
         Action.OTHER_NODES: _elsewhere,
@@ -352,7 +352,9 @@ _ANSWERS: Mapping[Action, Callable[[_Case], RetryScheduled]] = MappingProxyType(
 )
 
 
-def _scheduled(case: _Case, what: str, action: Action, pool: str | None = None) -> RetryScheduled:
+def _scheduled(
+    case: _FailedStage, what: str, action: Action, pool: str | None = None
+) -> RetryScheduled:
     """Return that the stage goes on at once on `pool`, or where it is, but on no broken node.
 
     A roll-back is the matter of one attempt alone, and the size of micro-batches that of a pool.

@@ -15,7 +15,7 @@ MEETING_PORTS = 2  # free ones on the leading node, at which the processes of a 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class ReplicaPart:
     """Which of the processes of a replica one is; the first leads, and is asked.
 
     Attributes:
@@ -47,7 +47,7 @@ class Part:
         return {**me, "leader": self.leader, "interface": interface, **ports}
 
 
-ALONE = Part()
+ALONE = ReplicaPart()
 
 
 def flags(options: Mapping[str, Json], negation: str = "") -> list[str]:
@@ -82,7 +82,7 @@ def options_of(
     pool: Pool,
     options: Mapping[str, Json],
     places: Mapping[str, str],
-    part: Part = ALONE,
+    part: ReplicaPart = ALONE,
 ) -> dict[str, Json]:
     """Return all options with which the engine is started on `pool`, by name.
 
@@ -107,7 +107,7 @@ def argv_of(
     pool: Pool,
     options: Mapping[str, Json],
     places: Mapping[str, str],
-    part: Part = ALONE,
+    part: ReplicaPart = ALONE,
 ) -> list[str]:
     """Return the command that starts the engine on `pool`; `places` fill in its templates."""
     maker = spec.on(pool) or Maker()
@@ -121,7 +121,7 @@ def argv_of(
     return [*words, *flags(given, spec.negation)]
 
 
-def joining_of(spec: EngineSpec, places: Mapping[str, str], part: Part) -> dict[str, str]:
+def joining_of(spec: EngineSpec, places: Mapping[str, str], part: ReplicaPart) -> dict[str, str]:
     """Return the variables by which processes on several nodes meet, but for unknown ones.
 
     Those that a node sets itself go over them.
@@ -144,7 +144,7 @@ def files_of(
     pool: Pool,
     options: Mapping[str, Json],
     places: Mapping[str, str],
-    part: Part = ALONE,
+    part: ReplicaPart = ALONE,
 ) -> dict[str, str]:
     """Return the files that are written for the engine, by name; `places` have its `key` too.
 

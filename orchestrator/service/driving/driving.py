@@ -120,7 +120,7 @@ def _drive(
         shared = MonotonicClock(wiring.clock(), store.now())
         output = OutputRecorder(store, artifacts, header.run, shared, best_effort)
         written = OutputReader(store, lambda: artifacts, header.run)
-        shown = _Shown(view, len(store.events(header.run)), best_effort)
+        shown = _ShownTracker(view, len(store.events(header.run)), best_effort)
         shown.tracker = wiring.tracker(
             settings, store, addresses.tracking, home, written, shown.last_event
         )
@@ -237,7 +237,7 @@ def _show_untold(view: View, best_effort: BestEffort) -> None:
         best_effort.tell("lines were not shown", partial(view.untold, best_effort.untold))
 
 
-class _Shown:
+class _ShownTracker:
     """A tracker that tells the view too, and shows no more than its own controller has done."""
 
     tracker: Tracker

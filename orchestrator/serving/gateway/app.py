@@ -85,18 +85,18 @@ def gateway(
         metrics: What counts; others may read it.
         ledger: Where it notes what is used.
     """
-    parts = _Parts(
+    parts = _GatewayParts(
         limits or GatewayLimits(),
         rng or Random(),  # noqa: S311 - no secret
         metrics or Metrics(routes),
         ledger or NoLedger(),
     )
-    handler = _Gateway(routes, clock, parts)
+    handler = _GatewayApp(routes, clock, parts)
     return Application(handler.handle, handler.close)
 
 
 @dataclass(slots=True)
-class _Call:
+class _ClientCall:
     """A request: the endpoint that its path names, or nothing, and the path below that."""
 
     scope: Scope
@@ -113,7 +113,7 @@ class _Call:
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class _GatewayParts:
     """What a gateway is made with, beside its routes."""
 
     limits: GatewayLimits
@@ -122,8 +122,8 @@ class _Parts:
     ledger: Ledger
 
 
-class _Gateway:
-    def __init__(self, routes: Routes, clock: Clock, parts: _Parts) -> None:
+class _GatewayApp:
+    def __init__(self, routes: Routes, clock: Clock, parts: _GatewayParts) -> None:
         self._routes = routes
         self._limits = limits = parts.limits
         self._ledger = parts.ledger
@@ -147,7 +147,7 @@ class _Gateway:
         began = perf_counter()
         table = self._routes.table()
         endpoint, path = _split(path_of(scope))
-        call = _Call(scope, table, endpoint, path)
+        call = _ClientCall(scope, table, endpoint, path)
         response = Response(send, write_of(scope))
         response.path = path
         own = path == _MODELS or path.startswith(f"{_MODELS}/")
@@ -172,7 +172,7 @@ class _Gateway:
                 status = refused or tally.status or CLIENT_LEFT
                 self._metrics.keys.count(tally.endpoint, tally.key, status, tally.queued)
 
-    async def _get(self, call: _Call, send: Send) -> None:
+    async def _get(self, call: _ClientCall, send: Send) -> None:
         path, method = call.scope["path"], call.scope["method"]
         body = None
         if path == "/health":
@@ -189,7 +189,7 @@ class _Gateway:
         await answer(send, 200, body)
 
     async def _forward(
-        self, call: _Call, receive: Receive, response: Response, tally: Tally
+        self, call: _ClientCall, receive: Receive, response: Response, tally: Tally
     ) -> None:
         scope = call.scope
         name = request_id(scope) or uuid.uuid4().hex
@@ -247,13 +247,13 @@ class _Gateway:
         self._prices.add(route.name, tally)
         self._ledger.add("" if grant is None else grant.key.name, route, tally, charged)
 
-    def _identify(self, call: _Call) -> ApiKey | None:
+    def _identify(self, call: _ClientCall) -> ApiKey | None:
         return self._limiter.identify(call.table, _token(call), _host(call.scope))
 
     def _asking(self, route: EndpointRoute) -> AbstractContextManager[None]:
         return self._routes.asking(route.name) if route.rests else _NOBODY_SLEEPS
 
-    def _route(self, call: _Call, key: ApiKey | None, model: str) -> EndpointRoute:
+    def _route(self, call: _ClientCall, key: ApiKey | None, model: str) -> EndpointRoute:
         route = call.table.endpoints.get(call.endpoint or model)
         other = call.endpoint and model != call.endpoint
         if not model and not call.endpoint:
@@ -263,7 +263,7 @@ class _Gateway:
             raise unknown_model(model, _named(call.visible(key)))
         return route
 
-    async def _listed(self, call: _Call, key: ApiKey | None) -> object:
+    async def _listed(self, call: _ClientCall, key: ApiKey | None) -> object:
         names = call.visible(key)
         wanted = call.path.removeprefix(_MODELS).removeprefix("/")
         unknown = wanted if wanted and wanted not in names else "" if names else call.endpoint
@@ -300,7 +300,7 @@ def _split(path: str) -> tuple[str, str]:
     return (head, below) if mark and is_passed(below) else ("", path)
 
 
-def _token(call: _Call) -> str:
+def _token(call: _ClientCall) -> str:
     """Return the key that a client shows; those of Anthropic have a header of their own."""
     token = bearer(call.scope)
     if not token and call.path.startswith(ANTHROPIC):

@@ -63,7 +63,7 @@ def used(tally: Tally, reserved: Estimate) -> Estimate:
 
 
 @dataclass(slots=True)
-class _Pace:
+class _TokenPace:
     """Seconds in a slot, tokens and answers of late; older ones count less."""
 
     seconds: float = 0.0
@@ -85,7 +85,7 @@ class Prices:
     def __init__(self, longest: float) -> None:
         """Take for how many seconds the gateway lets an answer go on."""
         self._longest = longest
-        self._paces: dict[str, _Pace] = {}
+        self._paces: dict[str, _TokenPace] = {}
 
     def most(self, route: EndpointRoute, choices: int, max_tokens: int | None) -> float:
         """Return what so many choices of at most `max_tokens` tokens may cost, in US dollars.
@@ -113,4 +113,4 @@ class Prices:
         """Learn of an answer to its end."""
         if HTTPStatus.OK <= tally.status < HTTPStatus.MULTIPLE_CHOICES and tally.sent:
             seconds = max(0.0, tally.last - tally.sent) * tally.size
-            self._paces.setdefault(endpoint, _Pace()).add(seconds, tally.completion_tokens)
+            self._paces.setdefault(endpoint, _TokenPace()).add(seconds, tally.completion_tokens)

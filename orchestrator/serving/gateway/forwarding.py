@@ -46,7 +46,7 @@ _ASKED_WRONGLY = frozenset({501, 505})  # of those from 500 on: what was asked i
 OWN_PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/predict"})
 
 
-class _Failure(Exception):  # noqa: N818 - a value that travels up
+class _FailedTry(Exception):  # noqa: N818 - a value that travels up
     """A replica gave no answer.
 
     `answer` is the error that it did give, if any, and `event` that of a stream.
@@ -95,12 +95,12 @@ class Forwarder:
         until = loop.time() + self._limits.gone_seconds
         avoid, reached = "", 0
         failed: list[str] = []
-        last: _Failure | None = None
+        last: _FailedTry | None = None
         while True:
             slot = await self._take(request, avoid, last, tally)
             try:
                 await self._attempt(request, slot, response, tally)
-            except _Failure as failure:
+            except _FailedTry as failure:
                 reached += failure.kind != "unreachable"
                 late = not reached and loop.time() > until
                 if failure.kind == "failed":
@@ -116,7 +116,7 @@ class Forwarder:
                 return
 
     async def _take(
-        self, request: InboundRequest, avoid: str, last: _Failure | None, tally: Tally
+        self, request: InboundRequest, avoid: str, last: _FailedTry | None, tally: Tally
     ) -> Slot:
         """Return a slot; where none comes since the replicas failed, the refusal says how."""
         loop = asyncio.get_running_loop()
@@ -146,7 +146,7 @@ class Forwarder:
         await asyncio.gather(*self._copies, return_exceptions=True)
         await self._upstream.close()
 
-    async def _give_up(self, failure: _Failure, response: Response, tally: Tally) -> None:
+    async def _give_up(self, failure: _FailedTry, response: Response, tally: Tally) -> None:
         if failure.answer is not None and not response.answered:
             status, headers, body = failure.answer
             tally.status = status
@@ -176,8 +176,8 @@ class Forwarder:
         except Exhausted as error:
             what = f"the gateway can open no more connections: {error}"
             raise ApiError(503, what, code="busy", retry_after=1) from error
-        except (Unreachable, Broken, _Failure) as error:
-            failure = error if isinstance(error, _Failure) else _failure(error, response)
+        except (Unreachable, Broken, _FailedTry) as error:
+            failure = error if isinstance(error, _FailedTry) else _failure(error, response)
             tally.status, tally.url = 0, ""
             self._metrics.failed(request.endpoint, slot.revision, failure.kind)
             self._blame(slot, failure.kind)
@@ -240,7 +240,7 @@ class Forwarder:
             if fails or _is_astray(status, request, revision, answer):
                 raise _refusal(status, headers, answer)
             if is_aborted(answer):
-                raise _Failure("its engine gave the answer up", "failed")
+                raise _FailedTry("its engine gave the answer up", "failed")
             tally.status, tally.reasons = status, reasons_in(answer)
             _read_usage(answer, tally)
             await response.whole(status, headers, answer)
@@ -302,7 +302,7 @@ class Forwarder:
         try:
             async with asyncio.timeout(self._limits.request_seconds):
                 await self._attempt(request, slot, DiscardedResponse(), Tally(perf_counter()))
-        except (_Failure, ApiError, TimeoutError):
+        except (_FailedTry, ApiError, TimeoutError):
             return  # counted already; a copy is not asked again
 
 
@@ -310,13 +310,13 @@ async def _failed(stream: EventStream, sent: Later | None) -> None:
     """Fail, once what came before is sent."""
     if sent is not None:
         await sent()
-    raise _Failure(stream.failure, "failed", event=stream.last)
+    raise _FailedTry(stream.failure, "failed", event=stream.last)
 
 
-def _failure(error: Unreachable | Broken, response: Response) -> _Failure:
+def _failure(error: Unreachable | Broken, response: Response) -> _FailedTry:
     if isinstance(error, Unreachable):
-        return _Failure(str(error), "unreachable")
-    return _Failure(str(error), "broken" if response.answered else "lost")
+        return _FailedTry(str(error), "unreachable")
+    return _FailedTry(str(error), "broken" if response.answered else "lost")
 
 
 def _is_astray(
@@ -331,12 +331,12 @@ def _is_astray(
     return not (own and unknown and status in _UNKNOWN_ROUTE)
 
 
-def _refusal(status: int, headers: Headers, body: bytes) -> _Failure:
+def _refusal(status: int, headers: Headers, body: bytes) -> _FailedTry:
     if status in _ASTRAY:
-        return _Failure(f"it answers {status}", "astray")
+        return _FailedTry(f"it answers {status}", "astray")
     own = (status, headers, body) if body.startswith(b'{"error"') else None
     kind = "failed" if own and status == _FAILED else "going"
-    return _Failure(f"it answers {status}", kind, own)
+    return _FailedTry(f"it answers {status}", kind, own)
 
 
 def _headers(exchange: Exchange, revision: RevisionRoute) -> Headers:

@@ -147,7 +147,7 @@ class Tool(BaseModel):
     function: Function
 
 
-class _Named(BaseModel):
+class _FunctionName(BaseModel):
     model_config = _STRICT
 
     name: Annotated[str, Field(pattern=_NAME)]
@@ -159,7 +159,7 @@ class NamedTool(BaseModel):
     model_config = _STRICT
 
     type: Literal["function"]
-    function: _Named
+    function: _FunctionName
 
     @property
     def name(self) -> str:
@@ -186,7 +186,7 @@ ToolChoice: TypeAlias = Annotated[
                     "required": ["type", "function"],
                     "properties": {
                         "type": {"const": "function"},
-                        "function": _NAMED["$defs"]["_Named"],
+                        "function": _NAMED["$defs"]["_FunctionName"],
                     },
                 },
             ]

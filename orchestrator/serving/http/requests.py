@@ -96,7 +96,7 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool | None = None  # padding against eavesdroppers: inert
 
 
-class _Request(BaseModel):
+class _RequestModel(BaseModel):
     model_config = _STRICT
 
     model: str
@@ -221,7 +221,7 @@ class _Request(BaseModel):
             _contrary("structured_outputs", "response_format says already what the answer is like")
 
 
-class CompletionRequest(_Request):
+class CompletionRequest(_RequestModel):
     """Body of `POST /v1/completions`."""
 
     source: ClassVar[str] = "prompt"  # the field that the prompt is made of
@@ -263,7 +263,7 @@ class CompletionRequest(_Request):
             _contrary("max_tokens", "max_tokens: 0 needs echo or prompt_logprobs")
 
 
-class ChatRequest(_Request):
+class ChatRequest(_RequestModel):
     """Body of `POST /v1/chat/completions`."""
 
     source: ClassVar[str] = "messages"

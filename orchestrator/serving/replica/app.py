@@ -45,9 +45,9 @@ from orchestrator.serving.replica.prompting import Prompter
 from orchestrator.serving.replica.replies import (
     ChatShape,
     Choice,
+    ChoiceShape,
     CompletionShape,
     Json,
-    Shape,
     Style,
 )
 from orchestrator.serving.replica.tokenizing import detokenized, tokenized
@@ -84,13 +84,13 @@ def replica(
         version: The `system_fingerprint` of answers, where the engine has no `version` itself.
         limits: Of a request.
     """
-    routes = _Routes(engine, model_name, clock, limits or GatewayLimits())
+    routes = _ReplicaApp(engine, model_name, clock, limits or GatewayLimits())
     routes.token = token.encode()
     routes.version = version or model_name
     return Application(routes.handle, routes.close)
 
 
-class _Routes:
+class _ReplicaApp:
     token = b""
     version = ""
 
@@ -250,7 +250,7 @@ class _Routes:
             _said_by(asked),
         )
 
-    def _head(self, shape: Shape, asked: Asked, request: str) -> Json:
+    def _head(self, shape: ChoiceShape, asked: Asked, request: str) -> Json:
         return {
             "id": f"{shape.prefix}{asked.request_id or request}",
             "object": shape.chunk if asked.stream else shape.whole,
@@ -289,7 +289,7 @@ def _seconds(scope: Scope) -> float:
     return float(limit) if _NUMBER.fullmatch(limit) else 0.0
 
 
-def _shape(engine: Engine, asked: Asked) -> Shape:
+def _shape(engine: Engine, asked: Asked) -> ChoiceShape:
     chat = isinstance(asked, ChatRequest)
     style = Style(
         word=engine.token_bytes,

@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.engine import Engine, NotFiniteError, Piece, Prompt
 from orchestrator.serving.http.api_errors import ApiError
 from orchestrator.serving.http.encoding import encode
-from orchestrator.serving.replica.replies import Choice, ChoiceAnswer, Json, Shape, usage
+from orchestrator.serving.replica.replies import Choice, ChoiceAnswer, ChoiceShape, Json, usage
 
 Pieces = AsyncGenerator[Prompt | Piece, None]
 Generation = AsyncGenerator[tuple[int, Prompt | Piece], None]
@@ -32,7 +32,7 @@ class CheckedRequest:
     must be like.
     """
 
-    shape: Shape
+    shape: ChoiceShape
     head: Json
     version: str
     choices: Sequence[Choice]

@@ -75,7 +75,7 @@ class Style:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in word)
 
 
-class Shape(Protocol):
+class ChoiceShape(Protocol):
     """How the API writes choices; made anew for each request."""
 
     prefix: str

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.adapters.raycluster import access, managed_ray, questions
-from orchestrator.adapters.raycluster.questions import Answer
+from orchestrator.adapters.raycluster.questions import HostAnswer
 from orchestrator.core.errors import StorageSetUpError
 from orchestrator.core.settings import StorageSettings
 from orchestrator.core.spec.hardware import Pool
@@ -40,7 +40,7 @@ def says(text: str) -> Callable[[Pool], Callable[[], str]]:
 
 def test_each_node_of_each_pool_answers_but_those_that_are_not_to_be_asked() -> None:
     answers = questions.ask(POOLS_NOW, says("here"), 60.0, 60.0)
-    assert answers == [Answer(name, node, f"here in {name}") for name, node in NODES]
+    assert answers == [HostAnswer(name, node, f"here in {name}") for name, node in NODES]
     but = {"nvidia": ["nvidia-0"], "ascend": ["nvidia-1"]}
     answers = questions.ask(POOLS_NOW, says("here"), 60.0, 60.0, but)
     assert [(answer.pool, answer.node) for answer in answers] == NODES[1:]
@@ -62,7 +62,7 @@ def test_silence_is_an_answer_of_those_that_have_begun_alone(tmp_path: Path) -> 
     asked = {"nvidia": TWO}, lambda _: partial(_never, tmp_path), 0.1
     silent = "it has not answered within 0 s"
     answers = questions.ask(*asked, to_begin=60.0)
-    assert answers == [Answer(name, node, silent) for name, node in NODES[:2]]
+    assert answers == [HostAnswer(name, node, silent) for name, node in NODES[:2]]
     assert questions.ask(*asked, to_begin=0.0) == [], "a node that is busy says nothing by that"
     (tmp_path / "end").touch()
 

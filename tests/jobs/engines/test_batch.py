@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from jobs.engines.answer import Answer
-from jobs.engines.batch import READ_BESIDE, Batch, Outcome, Weights
+from jobs.engines.batch import READ_BESIDE, Batch, LoadedWeights, Outcome
 from jobs.engines.cache import SlotCache
 from jobs.engines.scoring import READ_ALONE
 from orchestrator.engine import Sampling
@@ -55,7 +55,7 @@ def batch() -> tuple[Batch, Sums]:
     sums = Sums()
     cache = SlotCache([], 1 << 15, torch.device("cpu"))
     cache.layers.append(sums)  # type: ignore[arg-type]
-    return Batch(Weights("v1", frozenset(), sums), cache), sums
+    return Batch(LoadedWeights("v1", frozenset(), sums), cache), sums
 
 
 def answer(prompt: list[int], tokens: int = 10) -> Answer:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from jobs.engines.answer import Answer
-from jobs.engines.batch import Batch, Weights
+from jobs.engines.batch import Batch, LoadedWeights
 from jobs.engines.cache import SlotCache, windows_of
 from jobs.engines.fast_forward import FastForward
 from orchestrator.engine import NotFiniteError, Piece, Sampling
@@ -76,7 +76,7 @@ class Interleaving(RuleBasedStateMachine):
         super().__init__()
         windows = windows_of(MODELS[0].config, CONTEXT)
         cache = SlotCache(windows, CONTEXT, torch.device("cpu"), BUDGET)
-        self.batch = Batch(Weights("0", frozenset(), faulty(0)), cache)
+        self.batch = Batch(LoadedWeights("0", frozenset(), faulty(0)), cache)
         self.waiting: list[Asked] = []
         self.running: list[Asked] = []
         self.over: list[Asked] = []
@@ -123,7 +123,7 @@ class Interleaving(RuleBasedStateMachine):
 
     @rule(number=st.sampled_from([0, 1]))
     def update(self, number: int) -> None:
-        self.batch.exchange(Weights(str(number), frozenset(), faulty(number)))
+        self.batch.exchange(LoadedWeights(str(number), frozenset(), faulty(number)))
 
     @invariant()
     def the_cache_keeps_to_its_budget(self) -> None:
