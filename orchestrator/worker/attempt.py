@@ -21,8 +21,8 @@ from orchestrator.core.errors import StaleAttemptError, StorageSetUpError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 from orchestrator.node import rendezvous_port
-from orchestrator.node.hardware import backends, hardware_of
 from orchestrator.node.job_import import check_params, import_request, relative
+from orchestrator.node.process_hardware import backends, hardware_of
 from orchestrator.ports import ArtifactStore, Chip, Clock
 from orchestrator.worker.context import AttemptContext, meta_of
 from orchestrator.worker.exception_report import describe

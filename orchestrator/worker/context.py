@@ -13,7 +13,7 @@ from orchestrator.core.runs.divergence import Guard
 from orchestrator.core.text import valid
 from orchestrator.job import Changes, Checkpoint, Metrics
 from orchestrator.messages import AttemptRequest, LogLine, Report
-from orchestrator.node.hardware import hardware_of
+from orchestrator.node.process_hardware import hardware_of
 from orchestrator.ports import Chip
 from orchestrator.worker.checkpoints import Checkpoints
 from orchestrator.worker.rank_membership import RankMembership

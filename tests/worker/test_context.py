@@ -15,7 +15,7 @@ from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Points, Progress, Report
-from orchestrator.node.hardware import backends, hardware_of
+from orchestrator.node.process_hardware import backends, hardware_of
 from orchestrator.worker.context import numbers
 from tests.worker.conftest import CHIP, Bench
 

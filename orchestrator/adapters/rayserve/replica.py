@@ -20,8 +20,8 @@ from orchestrator.core.errors import ServingError
 from orchestrator.emulation import provide
 from orchestrator.engine import Engine
 from orchestrator.node import node_identity, software
-from orchestrator.node.hardware import hardware_of
 from orchestrator.node.job_import import extend_path, import_path, load_job, use_shipped
+from orchestrator.node.process_hardware import hardware_of
 from orchestrator.node.software import Sealed
 from orchestrator.ports import Clock
 
