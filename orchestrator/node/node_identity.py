@@ -66,16 +66,16 @@ def _printed(command: Sequence[str]) -> Iterator[str]:
     yield from (" ".join(line.split()) for line in done.stdout.splitlines() if line.strip())
 
 
-def machine(at: Path = MACHINE) -> Iterator[str]:
+def machine(file: Path = MACHINE) -> Iterator[str]:
     """Yield what a machine is called, by those who installed it and by those who use it."""
     with suppress(OSError):
-        yield at.read_text("utf-8").strip()
+        yield file.read_text("utf-8").strip()
     yield platform.node()
 
 
-def chips(at: Path = BUS) -> Iterator[str]:
+def chips(bus: Path = BUS) -> Iterator[str]:
     """Yield the place and the kind of each chip that a bus shows."""
-    for device in sorted(at.glob("*")):
+    for device in sorted(bus.glob("*")):
         with suppress(OSError):
             if (device / "class").read_text("utf-8").startswith((_DISPLAY, _ACCELERATOR)):
                 kind = ((device / name).read_text("utf-8").strip() for name in _KINDS)

@@ -13,13 +13,10 @@ from orchestrator import wiring
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.settings import Settings
 from orchestrator.messages import NodeReport
-from orchestrator.service.check import Check
+from orchestrator.service.check import GB, LEAST_FREE_GB, LEAST_SHARED_MEMORY_GB, Check
 
-LEAST_FREE_GB = 5.0
-LEAST_SHARED_MEMORY_GB = 0.5
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - Ray's object store lives there
 MOST_SECONDS_AHEAD = 2.0
-GB = 1e9
 OTHERS = "other nodes"
 
 

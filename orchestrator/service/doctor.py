@@ -17,14 +17,11 @@ from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.settings import GatewaySettings, Settings
 from orchestrator.error_boundary import outcome, reason
 from orchestrator.service import cluster_checks
-from orchestrator.service.check import Check
+from orchestrator.service.check import GB, LEAST_FREE_GB, LEAST_SHARED_MEMORY_GB, Check
 from orchestrator.service.config_source import ConfigSource
 from orchestrator.supervisor import file_modes
 
 PACKAGES = ("ray", "torch", "mlflow", "hydra-core", "transformers")
-LEAST_FREE_GB = 5.0
-LEAST_SHARED_MEMORY_GB = 0.5
-GB = 1e9
 
 
 def checks(source: ConfigSource | None = None) -> Iterator[Check]:

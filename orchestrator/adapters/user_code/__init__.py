@@ -1,4 +1,4 @@
-"""Jobs by name, looked up in their sources: nothing of a job is imported here.
+"""Jobs and engines by name, looked up in their sources: nothing of them is imported here.
 
 A job is a dotted name under an allow-list of packages. Its module is found on the folders of
 `jobs.code` and on the import path, its function in the module's syntax tree. So a plan can say
