@@ -46,8 +46,8 @@ def outcome(call: Callable[[], T], *, but: tuple[type[Exception], ...] = DECISIV
 
 def reason(error: BaseException) -> str:
     """Return what `error` says, on one line."""
-    said = getattr(error, "strerror", None) or str(error)
-    line = " ".join(str(said).encode("utf-8", "backslashreplace").decode().split())
+    message = getattr(error, "strerror", None) or str(error)
+    line = " ".join(str(message).encode("utf-8", "backslashreplace").decode().split())
     return line[:LONGEST_REASON] or type(error).__name__
 
 

@@ -75,12 +75,12 @@ class GatewayTraffic:
         body = None if probe.body is None else json.dumps(probe.body)
         began = time.monotonic()
         try:
-            status, said = _exchange(f"{url}{probe.path}", body, token)
-            content: object = json.loads(said)
+            status, answer = _exchange(f"{url}{probe.path}", body, token)
+            content: object = json.loads(answer)
         except ServingError:
             return ProbeAnswer(0, time.monotonic() - began)
         except ValueError:
-            content = said
+            content = answer
         return ProbeAnswer(status, time.monotonic() - began, content)
 
 

@@ -99,11 +99,13 @@ class _Preference:
     @property
     def place(self) -> BetterPlace:
         attempt = self.stage.attempts[-1]
-        said = f"pool {self.pool!r} has room again, which comes before {attempt.pool!r}"
+        reason = f"pool {self.pool!r} has room again, which comes before {attempt.pool!r}"
         if self.pool == attempt.pool:
             whole = self.workers + len(attempt.nodes)
-            said = f"pool {self.pool!r} has room for all {whole} workers, not {len(attempt.nodes)}"
-        return BetterPlace(attempt=attempt.number, pool=self.pool, reason=said)
+            reason = (
+                f"pool {self.pool!r} has room for all {whole} workers, not {len(attempt.nodes)}"
+            )
+        return BetterPlace(attempt=attempt.number, pool=self.pool, reason=reason)
 
 
 def _has_room(preference: _Preference, outlook: Outlook, states: Mapping[str, PoolStatus]) -> bool:

@@ -19,9 +19,9 @@ def quarantine_node(
     seconds = defaults.waits.quarantine
     if broken and failure.node and failure.pool and seconds:
         pool = name_in_fleet(run.plan.fleet, failure.pool)
-        said = " ".join(failure.evidence.split())[:_LONGEST]
+        evidence = " ".join(failure.evidence.split())[:_LONGEST]
         where = f"{run.header.run}/{failed.stage}/{failed.number}"
-        queues.quarantine(pool, failure.node, f"{failure.kind} in {where}: {said}", seconds)
+        queues.quarantine(pool, failure.node, f"{failure.kind} in {where}: {evidence}", seconds)
 
 
 _LONGEST = 200

@@ -92,18 +92,18 @@ class Reaper:
         header = self._store.header(lease.run)
         events = self._store.events(lease.run)
         run = fold(header, ((item.at, item.event) for item in events))
-        said = "its controller has stopped before the end"
+        reason = "its controller has stopped before the end"
         if not lease.left:
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lease.at))
-            said = f"the controller was last seen at {since}"
+            reason = f"the controller was last seen at {since}"
             declined = None if run.done else self._take_over(run, events)
             if not run.done and declined is None:
                 return False  # its next controller has the lease
             if declined is not None:
-                said += f"; {declined.reason}"
+                reason += f"; {declined.reason}"
                 if declined.others and self._store.now() - lease.at < SECONDS_FOR_OTHERS:
                     return False
-        if not self._bury(run, f"{said}; orchestrator resume {lease.run} goes on"):
+        if not self._bury(run, f"{reason}; orchestrator resume {lease.run} goes on"):
             return False
         self._store.drop_lease(lease.run, lease.epoch)
         return True

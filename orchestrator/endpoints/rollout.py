@@ -78,13 +78,13 @@ class Rollouts:
         if not rollout.added:
             return self._add(rollout)
         try:
-            said = self._forward(rollout) if rollout.back is None else self._go_back(rollout)
+            messages = self._forward(rollout) if rollout.back is None else self._go_back(rollout)
         except StoreError as error:
             return self._rest(rollout, error)
         rollout.pause = 0.0
-        if said and isinstance(said[-1], Succeeded | Failed):
+        if messages and isinstance(messages[-1], Succeeded | Failed):
             del self._rollouts[key]
-        return said
+        return messages
 
     def cancel(self, key: str) -> None:
         """Give the rollout up: the old revision gets its traffic back, the new one goes.
@@ -167,19 +167,19 @@ class Rollouts:
         if not rollout.asked:
             rollout.asked = True
             self._replicas.start(rollout.deployment)
-        said: list[Message] = []
+        messages: list[Message] = []
         if not rollout.deployed and rollout.failed is None:
-            said = list(self._replicas.poll(rollout.deployment.key))
-            if not said or not isinstance(said[-1], Succeeded | Failed):
-                return said
-            last = said.pop()
+            messages = list(self._replicas.poll(rollout.deployment.key))
+            if not messages or not isinstance(messages[-1], Succeeded | Failed):
+                return messages
+            last = messages.pop()
             if isinstance(last, Failed):
                 rollout.failed = last  # told once: the store may be away now
             rollout.deployed = rollout.failed is None
         if rollout.failed is not None:
             self._revisions.retire(rollout.deployment, rollout.failed.failure.evidence)
-            return [*said, rollout.failed]
-        return [*said, *self._begin(rollout)]
+            return [*messages, rollout.failed]
+        return [*messages, *self._begin(rollout)]
 
     def _begin(self, rollout: RolloutProgress) -> list[Message]:
         """Commit that its replicas answer; again, where the store was away at the first time."""
@@ -308,9 +308,9 @@ class Rollouts:
     def _shadow(self, rollout: RolloutProgress, life: EndpointLife) -> list[Message]:
         """Send it copies for one hold, before it gets any traffic."""
         _canary(rollout).begin()
-        said = self._move(rollout, life, None, ShadowSet(rollout.number, "shadow"))
+        messages = self._move(rollout, life, None, ShadowSet(rollout.number, "shadow"))
         rollout.shadowed, rollout.since = True, self._clock.monotonic()
-        return said
+        return messages
 
     def _next_step(self, rollout: RolloutProgress, life: EndpointLife, step: int) -> list[Message]:
         """Give it the share of a step; nothing changes where that can't be committed."""

@@ -337,7 +337,7 @@ def run_worker(
         store = _worker_store(request)
     except StorageSetUpError as error:
         return not_set_up(request, error)
-    said = stream(
+    messages = stream(
         request,
         rank=rank,
         rendezvous=rendezvous,
@@ -351,7 +351,7 @@ def run_worker(
         ),
         chip=chip,
     )
-    return _over(said, store)
+    return _over(messages, store)
 
 
 def _over(said: Iterator[Sequence[Message]], store: ArtifactStore) -> Iterator[Sequence[Message]]:

@@ -30,6 +30,6 @@ def secret_problems(plan: Plan) -> list[Problem]:
                 if secret(source) is None:
                     what = f"{'file' if is_file(source) else 'variable'} {shown(source)}"
                     path = f"{whose_secret(name, stage, pool)}.secrets.{name}"
-                    said = f"{what} has no value here"
-                    problems[Problem(path, said, "set it where you launch")] = None
+                    problem = f"{what} has no value here"
+                    problems[Problem(path, problem, "set it where you launch")] = None
     return list(problems)

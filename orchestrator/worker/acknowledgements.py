@@ -164,8 +164,8 @@ class Parts:
 
 def _raise_refusal(rank: int, text: str | None) -> None:
     with suppress(ValueError):
-        said = json.loads(text or "{}")
-        reason = said.get(_REFUSED) if isinstance(said, dict) else None
+        content = json.loads(text or "{}")
+        reason = content.get(_REFUSED) if isinstance(content, dict) else None
         if isinstance(reason, str):
             raise StorageError(f"worker {rank}: {reason}")
 

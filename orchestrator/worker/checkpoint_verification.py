@@ -81,11 +81,11 @@ class Verifying:
     def _verify(self, name: str, linger: Callable[[int], None]) -> None:
         load, clock = self.member.runtime.store.load, self.member.runtime.clock
         work = Background(lambda: _ignore(load(name, mine=self.mine)), f"verifies {name}")
-        said, moves = clock.monotonic(), 0
+        last_told, moves = clock.monotonic(), 0
         while not work.wait(POLL_SECONDS):
             self.member.go_on()
-            if clock.monotonic() - said > LINGER_SECONDS:
-                said, moves = clock.monotonic(), moves + 1
+            if clock.monotonic() - last_told > LINGER_SECONDS:
+                last_told, moves = clock.monotonic(), moves + 1
                 linger(moves)
         work.check()
 
@@ -94,8 +94,8 @@ class Verifying:
         store, moves = self.member.runtime.store, 0
 
         def verified() -> dict[str, str] | None:
-            said = _said(store.marked(self._mark(rank)))
-            return said if said.get("name") == name and said.get("found") else None
+            answer = _said(store.marked(self._mark(rank)))
+            return answer if answer.get("name") == name and answer.get("found") else None
 
         def signs() -> str | None:
             nonlocal moves
@@ -104,11 +104,11 @@ class Verifying:
             return store.marked(self._mark(rank))
 
         what = f"worker {rank} has not verified its part of {name!r}"
-        said = self.member.wait_for(verified, what, signs, patience)
-        if said["found"] == _DAMAGED:
-            raise DamagedError(said.get("why", ""))
-        if said["found"] == _AWAY:
-            raise StorageError(f"worker {rank}: {said.get('why', '')}")
+        answer = self.member.wait_for(verified, what, signs, patience)
+        if answer["found"] == _DAMAGED:
+            raise DamagedError(answer.get("why", ""))
+        if answer["found"] == _AWAY:
+            raise StorageError(f"worker {rank}: {answer.get('why', '')}")
 
     def _say(self, name: str, finding: str, why: str = "", moves: int = 0) -> None:
         text = json.dumps({"name": name, "found": finding, "why": why, "moves": str(moves)})
@@ -125,9 +125,9 @@ class Verifying:
 def _said(text: str | None) -> dict[str, str]:
     """Return what a mark says; nothing where it is torn."""
     with suppress(ValueError):
-        said = json.loads(text or "{}")
-        if isinstance(said, dict):
-            return {str(key): str(value) for key, value in said.items()}
+        content = json.loads(text or "{}")
+        if isinstance(content, dict):
+            return {str(key): str(value) for key, value in content.items()}
     return {}
 
 

@@ -373,8 +373,8 @@ def _none(_path: str) -> bool:
 
 def _says(manifest: Manifest) -> CheckpointId | None:
     """Return which checkpoint this is by its own manifest."""
-    said = [manifest.meta.get(key, "") for key in ("step", "epoch", "attempt")]
-    if not all(text.isdecimal() for text in said):
+    names = [manifest.meta.get(key, "") for key in ("step", "epoch", "attempt")]
+    if not all(text.isdecimal() for text in names):
         return None
-    step, epoch, attempt = map(int, said)
+    step, epoch, attempt = map(int, names)
     return CheckpointId(step, Token(epoch, attempt))

@@ -70,12 +70,12 @@ def read(text: bytes, name: str) -> Manifest:
         ArtifactError: It leads out of the artifact.
     """
     try:
-        said = _parser.validate_python(json.loads(text), strict=True)
-        files = _files_parser.validate_python(said.get("files"))
-        manifest = Manifest(files, _meta_parser.validate_python(said.get("meta")))
+        content = _parser.validate_python(json.loads(text), strict=True)
+        files = _files_parser.validate_python(content.get("files"))
+        manifest = Manifest(files, _meta_parser.validate_python(content.get("meta")))
     except (ValidationError, ValueError, RecursionError) as error:
         raise DamagedError(f"artifact {name!r} has a torn manifest; make it again") from error
-    if said.get("seal") != _seal(_said(manifest)):
+    if content.get("seal") != _seal(_said(manifest)):
         raise DamagedError(f"artifact {name!r} has an altered manifest; make it again")
     for path in files:
         check_name(path, f"artifact {name!r}: file")

@@ -61,10 +61,10 @@ def _servers(url: URL, defaults: Mapping[str, str]) -> list[tuple[str, int]]:
     from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
     dialect: Any = PGDialect_psycopg()  # type: ignore[no-untyped-call]
-    said = dialect.create_connect_args(url)[1]
-    names = said.get("hostaddr") or defaults.get("PGHOSTADDR") or said.get("host")
+    options = dialect.create_connect_args(url)[1]
+    names = options.get("hostaddr") or defaults.get("PGHOSTADDR") or options.get("host")
     hosts = str(names or defaults.get("PGHOST") or "").split(",")
-    ports = str(said.get("port") or defaults.get("PGPORT") or _PORT).split(",")
+    ports = str(options.get("port") or defaults.get("PGPORT") or _PORT).split(",")
     each = repeat(ports[0]) if len(ports) == 1 else chain(ports, repeat(""))
     return [
         (host, int(port or _PORT))

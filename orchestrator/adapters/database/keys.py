@@ -65,8 +65,8 @@ class SqlKeys(Transactions):
     def require_keys(self, *, on: bool) -> None:
         """Have keys asked for, or not."""
         with self._changing() as connection:
-            said = Requirement.ON if on else Requirement.OFF
-            connection.execute(update(key_rules).values(required=said))
+            requirement = Requirement.ON if on else Requirement.OFF
+            connection.execute(update(key_rules).values(required=requirement))
 
     def key_rules(self) -> KeyRules:
         """Return whether keys are asked for, and a stamp that changes whenever any key does."""

@@ -108,11 +108,11 @@ def _busy(patience: float | None) -> float | None:
 
 def _is_of_a_value(error: BaseException) -> bool:
     """Whether a value is what the driver refuses: it would be refused the next time too."""
-    said = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    driver_error = error.orig if isinstance(error, DBAPIError) and error.orig else error
     return (
         isinstance(error, DataError | IntegrityError)
-        or isinstance(said, ValueError | OverflowError | TypeError)
-        or any(sign in str(said) for sign in _UNBOUND)
+        or isinstance(driver_error, ValueError | OverflowError | TypeError)
+        or any(sign in str(driver_error) for sign in _UNBOUND)
     )
 
 
@@ -121,9 +121,9 @@ _UNBOUND = ("Error binding parameter", "can't adapt type", "cannot adapt type")
 
 def _reason(error: BaseException) -> str:
     """Return what the driver said, on one line, and the way out where we know one."""
-    said = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    shortest = getattr(getattr(said, "diag", None), "message_primary", None)  # of psycopg
-    line = " ".join((shortest or str(said)).split()) or type(said).__name__
+    driver_error = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    shortest = getattr(getattr(driver_error, "diag", None), "message_primary", None)  # of psycopg
+    line = " ".join((shortest or str(driver_error)).split()) or type(driver_error).__name__
     for sign, hint in _HINTS.items():
         if sign in line:
             return f"{line}; {hint}"

@@ -108,10 +108,10 @@ class _Watched:
 
     def _tell(self, error: Exception | None) -> None:
         """Say once why it can't be looked at, and again where that changes."""
-        said = "" if error is None else reason(error)
-        if said and said != self._refused:
-            logger.warning("gate %r can't be looked at: %s", self._target, said)
-        self._refused = said
+        why = "" if error is None else reason(error)
+        if why and why != self._refused:
+            logger.warning("gate %r can't be looked at: %s", self._target, why)
+        self._refused = why
 
 
 def _files(target: str, open_files: OpenFiles) -> Files:

@@ -47,8 +47,8 @@ def _name_problems(
     elif own in _TAKEN[what] and (what == "device" or asked != OWN):
         other = f", or {OWN!r} for one that stands in for it" if what == "backend" else ""
         hint = f"set {plain!r}: the faults come all the same{other}"
-        said = f"torch has a {what} {own!r} of its own, so it can't be emulated"
-        yield Problem(f"{path}.{what}", said, hint)
+        problem = f"torch has a {what} {own!r} of its own, so it can't be emulated"
+        yield Problem(f"{path}.{what}", problem, hint)
 
 
 def _operator_problems(path: str, emulation: Mapping[str, Json]) -> Iterator[Problem]:

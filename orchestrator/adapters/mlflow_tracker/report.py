@@ -62,8 +62,8 @@ def _went_on(tracked: TrackedRun, failure: Failure, following: Attempt) -> str:
 
 def _of_rank(log: Sequence[str], rank: int | None) -> Sequence[str]:
     """Return the last lines of the rank that failed; of all where it said nothing."""
-    said = [line for line in log if line.startswith(f"[{rank}] ")]
-    return (said or log)[-LINES:]
+    own_lines = [line for line in log if line.startswith(f"[{rank}] ")]
+    return (own_lines or log)[-LINES:]
 
 
 def _block(lines: Sequence[str]) -> str:

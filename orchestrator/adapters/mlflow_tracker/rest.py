@@ -103,8 +103,8 @@ class Rest:
             answer = response.read()
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
-            said = " ".join(str(error).split()) or type(error).__name__
-            raise AwayError(f"{self._where}: {said}"[:_REASON]) from error
+            message = " ".join(str(error).split()) or type(error).__name__
+            raise AwayError(f"{self._where}: {message}"[:_REASON]) from error
         if response.will_close:
             self.close()
         if response.status != http.HTTPStatus.OK:
@@ -147,8 +147,8 @@ class Rest:
             elsewhere = response.getheader("Location", "elsewhere")
             return AwayError(f"{self._where} sends on to {elsewhere!r}; give that as tracking.uri")
         try:
-            said = json.loads(answer)
-            line = f"{said['error_code']}: {said['message']}"
+            body = json.loads(answer)
+            line = f"{body['error_code']}: {body['message']}"
         except (ValueError, TypeError, KeyError):
             line = f"{self._where} answers {response.status} {response.reason}"
         line = " ".join(line.split())[:_REASON]

@@ -90,14 +90,14 @@ class Gang:
         now = self._now()
         self._silence.listen(now)
         self._send_out(now)
-        said: list[Message] = []
+        messages: list[Message] = []
         for rank, message in self._drain(self._streams):
-            said.extend(self._heard(rank, message, now))
-        said.extend(self._heard_of_the_dead(now))
+            messages.extend(self._heard(rank, message, now))
+        messages.extend(self._heard_of_the_dead(now))
         self._notice_silence(now)
         self._notice_dead_nodes(now)
         outcome = self._outcome(now)
-        return [*said, outcome] if outcome else said
+        return [*messages, outcome] if outcome else messages
 
     def ask_to_end(self) -> None:
         """Ask the workers to end that can hear it: not those that have failed, or are done.

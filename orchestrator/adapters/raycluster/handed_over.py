@@ -25,8 +25,8 @@ def seal(run: str, variables: Mapping[str, str], secret: bytes) -> bytes:
     """Return `variables` for the controller of `run`, to be opened by `secret` alone."""
     from cryptography.fernet import Fernet
 
-    said = json.dumps({"run": run, "variables": dict(variables)})
-    return Fernet(_key(secret)).encrypt(said.encode())
+    content = json.dumps({"run": run, "variables": dict(variables)})
+    return Fernet(_key(secret)).encrypt(content.encode())
 
 
 def opened(run: str, sealed: bytes, secret: bytes) -> Mapping[str, str]:
@@ -38,22 +38,24 @@ def opened(run: str, sealed: bytes, secret: bytes) -> Mapping[str, str]:
     from cryptography.fernet import Fernet, InvalidToken
 
     try:
-        said = json.loads(Fernet(_key(secret)).decrypt(sealed))
+        content = json.loads(Fernet(_key(secret)).decrypt(sealed))
     except InvalidToken as error:
         what = "what the controller needs was sealed with another secret than this node has"
         hint = "give both the same token of Ray, or the same ORCHESTRATOR_SECRET"
         raise ClusterError(f"{what}; {hint}") from error
-    if said["run"] != run:
+    if content["run"] != run:
         raise ClusterError(f"what the controller of run {run!r} needs was sealed for another run")
-    variables: dict[str, str] = said["variables"]
+    variables: dict[str, str] = content["variables"]
     return variables
 
 
 def keep_from_workers(environment: MutableMapping[str, str]) -> None:
     """Have no worker get the job's package: Ray takes what a job is given for what they need."""
-    said = environment.get(_JOB_CONFIG)
-    if said:
-        kept = {name: part for name, part in json.loads(said).items() if name != "runtime_env"}
+    job_config = environment.get(_JOB_CONFIG)
+    if job_config:
+        kept = {
+            name: part for name, part in json.loads(job_config).items() if name != "runtime_env"
+        }
         environment[_JOB_CONFIG] = json.dumps(kept)
 
 

@@ -48,10 +48,10 @@ class Job:
         """Return the last lines of its log, as one line; empty where it said nothing."""
         try:
             log: str = self._client.get_job_logs(self.name)
-            said = log or self._client.get_job_info(self.name).message or ""
+            words = log or self._client.get_job_info(self.name).message or ""
         except (ConnectionError, RuntimeError, ValueError):
             return ""
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        lines = [line.strip() for line in words.splitlines() if line.strip()]
         return " | ".join(lines[-_LAST_LINES:])
 
     def stop(self) -> None:

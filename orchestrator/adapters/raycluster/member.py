@@ -74,9 +74,9 @@ def run_task(
             native_output.followed(request.secrets.values()),  # one attempt at a time
             exit_codes.announced(),
             told_by(_asked_to_end),
-            closing(worker(request, rank=rank, rendezvous=rendezvous)) as said,
+            closing(worker(request, rank=rank, rendezvous=rendezvous)) as messages,
         ):
-            for batch in said:
+            for batch in messages:
                 yield batch
                 last = batch
             asked = _asked_to_end()

@@ -124,8 +124,8 @@ def tail(path: Path, begin: int = 0) -> list[str]:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(begin if begin <= size else 0, size - _TAIL_BYTES))
         text = file.read().decode(errors="backslashreplace")
-    said = (line for line in text.splitlines() if line.strip())
-    return [line for line in said if not line.startswith(_RAYS_MARKS)][-LINES:]
+    lines = (line for line in text.splitlines() if line.strip())
+    return [line for line in lines if not line.startswith(_RAYS_MARKS)][-LINES:]
 
 
 def kernel_lines(records: Iterable[str], pid: int, now: float) -> list[str]:

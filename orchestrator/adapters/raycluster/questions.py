@@ -70,8 +70,8 @@ def _sorted(members: Collection[Node]) -> list[Node]:
 def _said(streams: Collection[Any], seconds: float) -> list[Any]:
     """Return those of `streams` that say something more within so many seconds, or end."""
     how = {"num_returns": len(streams), "timeout": seconds, "fetch_local": False}
-    said: list[Any] = ray.wait(list(streams), **how)[0] if streams else []
-    return said
+    ready: list[Any] = ray.wait(list(streams), **how)[0] if streams else []
+    return ready
 
 
 def _task(pool: Pool, node: str, question: Callable[[], str]) -> Any:  # noqa: ANN401 - Ray's generators have no types

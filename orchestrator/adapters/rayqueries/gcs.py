@@ -200,11 +200,13 @@ def _translated(address: str, *, has_token: bool) -> Iterator[None]:
     except AuthenticationError as error:  # a token is meant to be shown, and is nowhere
         raise ClusterError(refusal(address, has_token=False)) from error
     except grpc.RpcError as error:
-        said = str(error.details() or "")
+        details = str(error.details() or "")
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:
             raise ClusterError(refusal(address, has_token=has_token)) from error
-        if error.code() is grpc.StatusCode.UNIMPLEMENTED or any(sign in said for sign in _OTHERS):
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED or any(
+            sign in details for sign in _OTHERS
+        ):
             hint = "check cluster.address or RAY_ADDRESS: the head's own port is 6379"
             raise ClusterError(f"what listens at {address!r} is no Ray head; {hint}") from error
         what = f"the head of the Ray cluster at {address!r} has not answered"
-        raise HeadSilentError(f"{what} ({error.code().name}: {said})") from error
+        raise HeadSilentError(f"{what} ({error.code().name}: {details})") from error

@@ -181,8 +181,8 @@ class EngineClient:
         if path.endswith("/embeddings"):
             return {"model": self._name, "input": _TEXT}
         if path.endswith("/chat/completions"):
-            said = [{"role": "user", "content": _TEXT}]
-            return {"model": self._name, "messages": said, "max_tokens": 1}
+            chat = [{"role": "user", "content": _TEXT}]
+            return {"model": self._name, "messages": chat, "max_tokens": 1}
         single_token = {"max_tokens": 1, "temperature": 0, "logprobs": 1}
         return {"model": self._name, "prompt": _TEXT, **single_token}
 

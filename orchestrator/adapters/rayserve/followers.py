@@ -174,8 +174,8 @@ class RemoteFollowers:
             try:
                 answered.append(ray.get(answer))
             except RayTaskError as error:
-                said = reason(error.cause) if isinstance(error.cause, Exception) else str(error)
-                raise EngineStartError(f"on node {name!r}: {said}") from error
+                why = reason(error.cause) if isinstance(error.cause, Exception) else str(error)
+                raise EngineStartError(f"on node {name!r}: {why}") from error
             except RayError as error:
                 raise EngineStartError(f"node {name!r} of the replica is gone: {error}") from error
         return answered

@@ -135,13 +135,13 @@ def ask(url: str, token: str, path: str) -> None:
     deadline = time.monotonic() + _ANSWER_SECONDS
     while True:
         try:
-            status, said = _request(url + path, token)
+            status, answer = _request(url + path, token)
         except (OSError, http.client.HTTPException) as error:
-            status, said = HTTPStatus.SERVICE_UNAVAILABLE, repr(error)
+            status, answer = HTTPStatus.SERVICE_UNAVAILABLE, repr(error)
         if status == HTTPStatus.OK:
             return
         if status not in _UNREADY or time.monotonic() > deadline:
-            raise ServingError(f"the replica at {url!r} answers {status}: {said[:300]!r}")
+            raise ServingError(f"the replica at {url!r} answers {status}: {answer[:300]!r}")
         threading.Event().wait(_POLL_SECONDS)
 
 

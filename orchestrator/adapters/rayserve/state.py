@@ -244,9 +244,9 @@ def _application(
 
 def _pool(config: Mapping[str, Any]) -> str:
     """Return the pool of a deployment: where it says none, by the nodes that it asks for."""
-    said = config.get("user_config") or {}
+    user_config = config.get("user_config") or {}
     labels = (config.get("ray_actor_options") or {}).get("label_selector") or {}
-    return str(said.get(POOL) or labels.get("pool", ""))
+    return str(user_config.get(POOL) or labels.get("pool", ""))
 
 
 def _word(state: object) -> str:

@@ -222,19 +222,19 @@ def _inner(raised: Raised) -> Raised | None:
     lines = raised.message.splitlines()
     frames = [at for at, line in enumerate(lines) if _FRAME.match(line)]
     begin = frames[-1] + 1 if frames else len(lines)
-    said = [(at, match) for at in range(begin, len(lines)) if (match := _SAID.match(lines[at]))]
-    if not said:
+    matches = [(at, match) for at in range(begin, len(lines)) if (match := _SAID.match(lines[at]))]
+    if not matches:
         return None
-    at, last = said[-1]
+    at, last = matches[-1]
     return Raised(bases(last[1]), "\n".join([last[2], *lines[at + 1 :]]).strip())
 
 
 def _known(chain: Sequence[Raised], signatures: Matcher) -> Iterator[Judgement]:
     """Yield what each of `chain` shows for itself."""
     for raised in chain:
-        said = _by_signature(raised, signatures)
-        vague = said is not None and signatures.by_name[said.sign].loud
-        judgement = _by_type(raised) or (None if vague else said) or _by_number(raised) or said
+        shown = _by_signature(raised, signatures)
+        vague = shown is not None and signatures.by_name[shown.sign].loud
+        judgement = _by_type(raised) or (None if vague else shown) or _by_number(raised) or shown
         if judgement is not None:
             yield judgement
 

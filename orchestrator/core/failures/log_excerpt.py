@@ -48,10 +48,10 @@ def parse(text: str) -> Excerpt:
     if begins:
         return _with_traceback(lines, begins)
     last = next((at for at in range(len(lines) - 1, -1, -1) if lines[at].strip()), None)
-    said = None if last is None else _SAID.match(lines[last].strip())
-    if said is None:
+    match = None if last is None else _SAID.match(lines[last].strip())
+    if match is None:
         return Excerpt(tuple(lines))
-    return Excerpt(tuple(lines[:last]), (_raised(said, (), library=False),))
+    return Excerpt(tuple(lines[:last]), (_raised(match, (), library=False),))
 
 
 def _with_traceback(lines: Sequence[str], begins: Sequence[int]) -> Excerpt:
@@ -88,15 +88,15 @@ def _exception(block: Sequence[str], *, explicit: bool) -> tuple[Raised | None, 
     """Return the exception that a traceback ends with, and the lines that follow it."""
     frames = [frame[1] for line in block if (frame := _FRAME.match(line))]
     for at, line in enumerate(block):
-        said = None if line.startswith(" ") else _LAST.match(line)
-        if said is not None:
+        match = None if line.startswith(" ") else _LAST.match(line)
+        if match is not None:
             rest = list(block[at + 1 :])
             more = next(
                 (n for n, following in enumerate(rest) if _RECORD.match(following)), len(rest)
             )
             library = bool(frames) and bool(_LIBRARY.search(frames[-1]))
             below = [following.rstrip() for following in rest[:more]]
-            raised = _raised(said, below, library=library, explicit=explicit)
+            raised = _raised(match, below, library=library, explicit=explicit)
             return raised, rest[more:]
     return None, block
 

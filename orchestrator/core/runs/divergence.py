@@ -64,8 +64,10 @@ class Guard:
             above = (value - mean) / max(spread, LEAST_PART * abs(mean), LEAST)
             self._spikes = self._spikes + 1 if above > watch.deviations else 0
             if self._spikes >= watch.patience:
-                said = f"{watch.metric} {value:.4g} at step {step} is {above:.0f} deviations above"
-                return f"{said} the mean {mean:.4g} of the last {len(window)}"
+                spike = (
+                    f"{watch.metric} {value:.4g} at step {step} is {above:.0f} deviations above"
+                )
+                return f"{spike} the mean {mean:.4g} of the last {len(window)}"
         if not self._spikes:
             window.append(value)
         return None

@@ -91,18 +91,18 @@ def follow_up(
     assert failure is not None, "a stage that is deciding has a failed attempt"  # noqa: S101
     case = _FailedStage(run, stage, now, failure, outlook)
     action = _possible(case)
-    said = f"{failure.kind}: {failure.evidence}"
+    reason = f"{failure.kind}: {failure.evidence}"
     if action is Action.STOP:
-        return StageFailed(stage.name, said)
+        return StageFailed(stage.name, reason)
     if action is Action.PAUSE:
-        return StagePaused(stage.name, said)
+        return StagePaused(stage.name, reason)
     if spent:
         return StagePaused(stage.name, f"{spent.kind}: {spent.evidence}")
     ended = _end_of_tries(case, action)
     if ended is None:
         return _ANSWERS[action](case)
     doubtful = not failure.certain or failure.kind in _IN_DOUBT
-    return (StagePaused if doubtful else StageFailed)(stage.name, f"{said}{ended}")
+    return (StagePaused if doubtful else StageFailed)(stage.name, f"{reason}{ended}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,9 +352,7 @@ _ANSWERS: Mapping[Action, Callable[[_FailedStage], RetryScheduled]] = MappingPro
 )
 
 
-def _scheduled(
-    case: _FailedStage, what: str, action: Action, pool: str | None = None
-) -> RetryScheduled:
+def _scheduled(case: _FailedStage, what: str, action: Action, pool: str = "") -> RetryScheduled:
     """Return that the stage goes on at once on `pool`, or where it is, but on no broken node.
 
     A roll-back is the matter of one attempt alone, and the size of micro-batches that of a pool.

@@ -105,9 +105,9 @@ def problems_of_spec(path: str, spec: EngineSpec) -> Iterator[Problem]:
     asked = ("health", "ready", "probe", "embeds", "metrics")
     paths = {name: getattr(spec, name) for name in asked}
     paths |= {f"update.{number}.path": step.path for number, step in enumerate(spec.update)}
-    for name, said in paths.items():
-        if said and not said.startswith("/"):
-            yield Problem(f"{path}.{name}", f"{shown(said)} is no path", "begin it with '/'")
+    for name, value in paths.items():
+        if value and not value.startswith("/"):
+            yield Problem(f"{path}.{name}", f"{shown(value)} is no path", "begin it with '/'")
 
 
 def _file_problems(path: str, files: Mapping[str, str]) -> Iterator[Problem]:

@@ -273,9 +273,9 @@ def split_of(spec: EngineSpec, options: Mapping[str, Json], devices: int) -> Spl
         asked["tensor"] = devices // rest
     split = Split(**asked, shared=shared)
     if split.devices != devices:
-        said = f"{split.tensor} x {split.pipeline} x {split.data}"
+        shape = f"{split.tensor} x {split.pipeline} x {split.data}"
         raise ValueError(
-            f"engine {spec.name!r} uses {split.devices} ({said}: tensor, pipeline, data) of the "
+            f"engine {spec.name!r} uses {split.devices} ({shape}: tensor, pipeline, data) of the "
             f"{devices} chips that a replica has"
         )
     return split

@@ -62,8 +62,8 @@ def made_format(stages: Mapping[str, Stage], serving: Stage) -> str | None:
     """
     source = serving.inputs.get(serving.endpoint.model) if serving.endpoint else None
     maker = None if source is None else stages.get(source)
-    said = maker.params.get(PARAMETER) if maker else None
-    return said if isinstance(said, str) and said in (*FORMATS, AUTO) else None
+    named = maker.params.get(PARAMETER) if maker else None
+    return named if isinstance(named, str) and named in (*FORMATS, AUTO) else None
 
 
 def built(stages: Mapping[str, Stage], serving: Stage) -> Mapping[str, object]:
@@ -75,7 +75,7 @@ def built(stages: Mapping[str, Stage], serving: Stage) -> Mapping[str, object]:
 def architecture(stages: Mapping[str, Stage], serving: Stage) -> str:
     """Return the type of the model that a stage trains for `serving`; empty where none says."""
     params = (maker.params.get(ARCHITECTURE) for maker in _makers(stages, serving))
-    return next((said for said in params if isinstance(said, str)), "")
+    return next((param for param in params if isinstance(param, str)), "")
 
 
 def _makers(stages: Mapping[str, Stage], serving: Stage) -> Iterator[Stage]:
@@ -127,8 +127,8 @@ def _made_dialect(stages: Mapping[str, Stage], serving: Stage) -> str | None:
     """Return the dialect in which the model is made, where its maker says one."""
     source = serving.inputs.get(serving.endpoint.model) if serving.endpoint else None
     maker = None if source is None else stages.get(source)
-    said = maker.params.get(DIALECT) if maker else None
-    return said if isinstance(said, str) and said != AUTO else None
+    dialect = maker.params.get(DIALECT) if maker else None
+    return dialect if isinstance(dialect, str) and dialect != AUTO else None
 
 
 def left_out(

@@ -235,8 +235,8 @@ def _comparison(passed: Sequence[StageRun], pool: str) -> dict[str, str]:
         return {PARITY: str(Parity.NOT_COMPARED)}
     verdicts = [(_verdict(stage, pool), stage) for stage in passed]
     verdict, stage = next((pair for pair in verdicts if pair[0] is not Parity.PASSED), verdicts[0])
-    said = stage.reason if verdict is Parity.FAILED else ""
-    return {PARITY: str(verdict), **({"parity.reason": said} if said else {})}
+    reason = stage.reason if verdict is Parity.FAILED else ""
+    return {PARITY: str(verdict), **({"parity.reason": reason} if reason else {})}
 
 
 def _verdict(guard: StageRun, pool: str) -> Parity:

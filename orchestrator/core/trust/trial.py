@@ -51,12 +51,12 @@ def _says_nothing(stage: StageRun, failure: Failure) -> bool:
 def _finding(stage: str, failure: Failure) -> Finding:
     places = (("rank", failure.rank), ("step", failure.step))
     where = ", ".join(f"{name} {number}" for name, number in places if number is not None)
-    said = " ".join(failure.evidence.split())
-    said = said if len(said) <= LONGEST_NOTE else f"{said[:LONGEST_NOTE]} ..."
+    evidence = " ".join(failure.evidence.split())
+    evidence = evidence if len(evidence) <= LONGEST_NOTE else f"{evidence[:LONGEST_NOTE]} ..."
     return Finding(
         check=stage,
         subject=str(failure.kind),
         status=Status.FAILED,
-        note=f"{said} ({where})" if where else said,
+        note=f"{evidence} ({where})" if where else evidence,
         roles=(Role.TRAIN,) if failure.kind in OF_A_GANG else EARNED,
     )

@@ -189,8 +189,8 @@ def allowed(key: ApiKey | None, model: str) -> bool:
 
 def _limited(key: ApiKey, what: str, allowance: int, missing: float) -> ApiError:
     wait = max(1, ceil(missing * MINUTE / allowance)) if allowance > 0 else int(MINUTE)
-    said = f"API key {key.name!r} has used its {allowance} {what} a minute; wait {wait} s"
-    return ApiError(429, said, code="rate_limit_exceeded", retry_after=wait)
+    message = f"API key {key.name!r} has used its {allowance} {what} a minute; wait {wait} s"
+    return ApiError(429, message, code="rate_limit_exceeded", retry_after=wait)
 
 
 def _check_budget(key: ApiKey, budget: float, spent: float, promised: float, cost: float) -> None:
