@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore, manifests
 from orchestrator.adapters.artifacts.local_place import LocalPlace
-from orchestrator.adapters.artifacts.places import Place
+from orchestrator.adapters.artifacts.places import StoragePlace
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
 from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef, FileEntry, Manifest
 from orchestrator.core.errors import ArtifactError, DamagedError
@@ -214,7 +214,7 @@ def test_what_is_taken_away_while_it_is_read_is_damaged(
     put(store)
     files = type(store._place).files
 
-    def then_lose(self: Place, name: str) -> frozenset[str]:
+    def then_lose(self: StoragePlace, name: str) -> frozenset[str]:
         found = files(self, name)
         _lose(store)
         return found

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 
-from orchestrator.adapters.mlflow_tracker.curves import _ALL, _Curve
+from orchestrator.adapters.mlflow_tracker.curves import _ALL, _AttemptCurve
 from orchestrator.ports import Point
 
 
 def _chosen(count: int) -> list[int]:
-    curve = _Curve()
+    curve = _AttemptCurve()
     points = (
         Point(id=i, run="r", stage="s", attempt=1, key="loss", value=0.0, step=10 * i + 1, at=0.0)
         for i in range(count)
