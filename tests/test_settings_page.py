@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 
@@ -116,6 +118,60 @@ def test_the_page_shows_what_the_profile_of_a_laptop_says() -> None:
     cluster, laptop = values("cluster"), values("laptop")
     told = row.findall(section("Profiles"))
     assert told == [(path, f"{cluster[path]:g}", f"{laptop[path]:g}") for path in laptop]
+
+
+def constants() -> Iterator[tuple[str, str, float, str]]:
+    """Yield all figures that stand at the top of a module, by module and name, with the comment.
+
+    Only what is written there as a number is one; the default of a setting is none.
+    """
+    for path in sorted((ROOT / "orchestrator").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        lines = text.splitlines()
+        for node in ast.parse(text).body:
+            if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+                continue
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+            values = figures(node.value)
+            comment = lines[(node.end_lineno or node.lineno) - 1].partition("#")[2]
+            if len(names) != len(values):
+                continue  # a table
+            for name, value in zip(names, values, strict=True):
+                if name.isupper():
+                    yield path.stem, name, value, comment
+
+
+def figures(value: ast.expr) -> list[float]:
+    """Return the figures of an expression of numbers alone; none where it has anything else."""
+    sums = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop)
+    if not all(isinstance(node, (*sums, ast.Tuple, ast.Load)) for node in ast.walk(value)):
+        return []
+    known = eval(compile(ast.Expression(value), "", "eval"), {})  # noqa: S307 - numbers alone
+    several = known if isinstance(known, tuple) else (known,)
+    is_figure = [isinstance(n, int | float) and not isinstance(n, bool) for n in several]
+    return list(several) if all(is_figure) else []
+
+
+def test_each_wait_is_a_setting_or_named_as_fixed() -> None:
+    waits = re.compile(r"SECONDS|PATIENCE|GRACE|PAUSE|BACKOFF|(?<![A-Z])WAIT(?![A-Z])")
+    often = re.compile(r"BETWEEN|LOOK|POLL|TICK|PAUSE|(SHORTEST|LONGEST)_WAIT")
+    named = set(re.findall(r"`(\w+[.][A-Z_]+)`", section("Fixed, and why")))
+    unnamed = []
+    for module, name, value, comment in constants():
+        if not waits.search(name) and not re.match(r"\s*seconds?\b", comment):
+            continue
+        if often.search(name):
+            assert value <= 30.0, f"{module}.{name} is more than how often something is looked at"
+        elif f"{module}.{name}" not in named:
+            unnamed.append(f"{module}.{name}")
+    assert unnamed == []
+
+
+def test_what_is_named_as_fixed_is_there() -> None:
+    named = re.findall(r"`(\w+[.][A-Z_]+)`", section("Fixed, and why"))
+    assert len(named) == len(set(named))
+    assert set(named) - {f"{module}.{name}" for module, name, *_ in constants()} == set()
 
 
 def test_links_of_the_page_lead_somewhere() -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,6 +40,15 @@ def succeed(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batch
     yield (LogLine(rank, "one"), Points(1, {"loss": 2.0}, 10.0))
     yield (LogLine(rank, "two"), Points(2, {"loss": 1.0}, 11.0), Progress(2, 2))
     yield (Succeeded(REF, {"loss": 1.0}),)
+
+
+def who_called(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    """Say which function of ours, by its dotted name, has called this worker."""
+    above = sys._getframe(2)  # past `worker`
+    while not (module := str(above.f_globals["__name__"])).startswith("orchestrator."):
+        above = above.f_back or above
+    yield (LogLine(rank, f"{module}.{above.f_code.co_qualname}"),)
+    yield (Succeeded(None),)
 
 
 def fail(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
@@ -173,6 +183,7 @@ JOBS = {
     job.__name__: job
     for job in (
         succeed,
+        who_called,
         fail,
         raise_past_the_protocol,
         say_nothing,

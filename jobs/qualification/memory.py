@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -35,16 +35,34 @@ class Room:
     free: int | None
 
 
-def check_memory(bench: Bench, device: torch.device) -> None:
-    """Fill the memory that is free, and read all of it back, twice or more."""
+class Kept(Protocol):
+    """Writes and reads blocks; returns what of them was not kept."""
+
+    def __call__(self, blocks: list[Tensor], *, seed: int, passes: int) -> str:
+        """Return it in words; empty where all was."""
+        ...
+
+
+def check_memory(
+    bench: Bench,
+    device: torch.device,
+    room: Room | None = None,
+    kept: Kept | None = None,
+) -> None:
+    """Fill the memory that is free, and read all of it back, twice or more.
+
+    `room` is what there is where the device is not to be asked; `kept` writes and reads blocks,
+    and says what of them was not kept.
+    """
     ask(device, "empty_cache")  # what checks before this one have let go
-    subject, room = str(device), _room(bench, device)
+    subject, room = str(device), room or _room(bench, device)
     published = bench.ctx.hardware.memory_gb
     wanted = room.free if room.free is not None else int((published or 0) * _GB)
     blocks = list(_blocks(int(wanted * _OF_FREE) if bench.real else _OF_HOST, device))
     held = sum(block.nbytes for block in blocks)
     passes = 2 if bench.quick else 6
-    note, status = _kept(blocks, seed=mix(bench.ctx.seed, bench.ctx.rank), passes=passes), PASSED
+    seed, status = mix(bench.ctx.seed, bench.ctx.rank), PASSED
+    note = (kept or _kept)(blocks, seed=seed, passes=passes)
     blocks.clear()
     ask(device, "empty_cache")
     if note:

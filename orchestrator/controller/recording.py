@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from orchestrator.core.errors import NotFoundError, StaleControllerError, UnstorableError
 from orchestrator.core.runs.states import Event
+from orchestrator.core.settings import DatabaseSettings
 from orchestrator.error_boundary import BestEffort, Outcome, outcome, reason
 from orchestrator.messages import Lease, Points
 from orchestrator.ports import Clock, EventLog, MetricPoints, Stored
@@ -22,7 +23,7 @@ from orchestrator.ports import Clock, EventLog, MetricPoints, Stored
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = DatabaseSettings().patience
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 MOST_POINTS = 100_000
 POINTS_AT_ONCE = 1_000

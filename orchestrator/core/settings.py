@@ -35,12 +35,17 @@ class StorageSettings:
         shared: Whether the hosts of a cluster that is not ours share that folder.
         cache: Folder of each node for what it downloads, and for what it is about to send.
         cache_gb: How much of what was downloaded a node keeps at most.
+        proof: For how many seconds each node tries to read what this host has written there,
+            before the first attempt.
+        answer: Seconds within which it must have begun to, and then said whether it can.
     """
 
     uri: str = ""
     shared: bool = False
     cache: str = ""
     cache_gb: float = 200.0
+    proof: float = 20.0
+    answer: float = 120.0
 
     @property
     def room(self) -> CacheRoom:
@@ -53,7 +58,8 @@ class TrackingSettings:
     """Where runs are shown. An empty `uri` is a managed MLflow server on this machine.
 
     `system_seconds` is the time between two samples of system metrics; 0 takes none. A
-    managed server may take `start` seconds to answer, the last of a run `finish` to be shown.
+    managed server may take `start` seconds to answer, the last of a run `finish` to be shown, and
+    one request `request`: while it is out, nothing else is shown.
     """
 
     enabled: bool = True
@@ -62,6 +68,7 @@ class TrackingSettings:
     system_seconds: float = 5.0
     start: float = 180.0
     finish: float = 60.0
+    request: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +77,10 @@ class ClusterSettings:
 
     `ray` with an empty `address` is a managed cluster on this machine, `local` runs every
     attempt in this process. `patience` is for how many seconds the head of a cluster that is not
-    managed may be silent before it counts as gone; `start` is for how many a managed one may take
-    to be up. `hand_over` is for how many a job of the cluster may take to begin, and then to have
-    the run that it is to drive. `take_overs` is how often in a row, without getting on, a run on a
+    managed may be silent before it counts as gone, and `managed_patience` that of a managed one,
+    whose supervisor would start no other; `start` is for how many a managed one may take to be up.
+    `hand_over` is for how many a job of the cluster may take to begin, and then to have the run
+    that it is to drive. `take_overs` is how often in a row, without getting on, a run on a
     cluster that is not managed goes on by itself when its controller has died.
     """
 
@@ -80,6 +88,7 @@ class ClusterSettings:
     address: str = ""
     object_store_mb: int = 100
     patience: float = 180.0
+    managed_patience: float = 4.0
     start: float = 180.0
     hand_over: float = 30.0
     take_overs: int = 3
@@ -118,12 +127,21 @@ class ReconcilerSettings:
         between_moves: How long it stays on that pool, at the least.
         crowd: How long requests wait, until a pool of `overflow` is asked to help.
         lull: How long nobody needs that help, until it goes.
+        between_helps: How long after help was asked for it is asked for again, and how much longer
+            than its `ready` it may take to come.
+        after_failed_move: How soon the next pool is tried where a move has failed.
+        outside: Seconds between two looks at a server that somebody else runs.
+        outside_failures: After how many in a row without an answer it is sent nothing.
     """
 
     loss: float = 20.0
     between_moves: float = 300.0
     crowd: float = 3.0
     lull: float = 120.0
+    between_helps: float = 120.0
+    after_failed_move: float = 30.0
+    outside: float = 5.0
+    outside_failures: int = 3
 
 
 RECONCILER = ReconcilerSettings()
@@ -196,6 +214,15 @@ class AttemptSettings:
         hang: The least silence that is a hang where `watch.hang` is `auto`.
         hang_steps: A silence of so many steps of the job, where that is longer.
         busy_factor: How many times as long a job may be silent whose process works.
+        margin: How much longer than a hang a whole process may be silent, which else shows every
+            second that it lives.
+        begin: How long a task for which there is room may take to begin, until it counts as one
+            that waits for others.
+        settle: How long a failure that may be an effect waits for that of the worker which is the
+            cause.
+        remains: How long the node of a process that died is asked for what is left of it.
+        last_save: How long a job that has failed may finish its last checkpoint.
+        skipped_saves: How many saves in a row the storage may refuse, until the attempt fails.
     """
 
     retry: float = 30.0
@@ -212,6 +239,12 @@ class AttemptSettings:
     hang: float = 600.0
     hang_steps: int = 20
     busy_factor: float = 3.0
+    margin: float = 5.0
+    begin: float = 10.0
+    settle: float = 3.0
+    remains: float = 10.0
+    last_save: float = 10.0
+    skipped_saves: int = 3
 
 
 PATIENT = AttemptSettings()

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from orchestrator.core.settings import RECONCILER, ReconcilerSettings
 from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.endpoints.revisions import LeasedEndpoints
 from orchestrator.error_boundary import outcome, reason
 
 LEASE = "servers outside"  # in the place of a cluster's identity
-SECONDS_BETWEEN_LOOKS = 5.0
-SECONDS_OF_A_LEASE = 30.0
-FAILURES = 3
+SECONDS_OF_A_LEASE = 30.0  # beyond the time between two looks
 _AT_ONCE = 8
 
 
@@ -30,11 +29,12 @@ class OutsideWatch:
         ask: Callable[[Outside], object],
         tell: Callable[[str], None],
         holder: str = "",
+        when: ReconcilerSettings = RECONCILER,
     ) -> None:
         self._store = store
         self._ask = ask
         self._tell = tell
-        self._holder = holder
+        self._holder, self._when = holder, when
         self._failures: dict[tuple[str, int], int] = {}
 
     def check(self) -> None:
@@ -49,7 +49,8 @@ class OutsideWatch:
             for revision in life.live
             if revision.outside is not None
         }
-        if not servers or not self._store.hold(LEASE, self._holder, SECONDS_OF_A_LEASE):
+        seconds = self._when.outside + SECONDS_OF_A_LEASE
+        if not servers or not self._store.hold(LEASE, self._holder, seconds):
             return
         self._failures = {place: n for place, n in self._failures.items() if place in servers}
         noted = self._store.troubles()
@@ -69,6 +70,6 @@ class OutsideWatch:
         if not why and noted:
             self._store.note_trouble(*place, "")
             self._tell(f"{name} answers again")
-        elif why and why != noted and (noted or failures >= FAILURES):
+        elif why and why != noted and (noted or failures >= self._when.outside_failures):
             self._store.note_trouble(*place, why)
             self._tell(f"{name} gets nothing while others can answer: {why}")

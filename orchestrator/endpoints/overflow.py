@@ -6,6 +6,7 @@ no share of the traffic, only what finds no room elsewhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,7 +18,6 @@ from orchestrator.ports import Clock, EndpointLog, Traffic
 
 Deploy = Callable[[Deployment, str], None]
 Tell = Callable[[str], None]
-SECONDS_BETWEEN_TRIES = 120.0
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class _Tries:
     """How often help was asked for, and when last."""
 
     count: int = 0
-    last: float = -SECONDS_BETWEEN_TRIES
+    last: float = -math.inf
 
 
 class Overflow:
@@ -80,7 +80,7 @@ class Overflow:
             return
         since = self._crowded.setdefault(life.name, now)
         tries = self._tries.setdefault(life.name, _Tries())
-        rested = now - tries.last >= SECONDS_BETWEEN_TRIES
+        rested = now - tries.last >= self._when.between_helps
         if now - since >= self._when.crowd and rested:
             pool = pools[tries.count % len(pools)]
             self._tries[life.name] = _Tries(tries.count + 1, now)
@@ -94,7 +94,7 @@ class Overflow:
         now = self._clock.monotonic()
         began = self._began.setdefault(theirs.application, now)
         if helper.state is not RevisionState.READY:
-            if now - began >= theirs.endpoint.ready + SECONDS_BETWEEN_TRIES:
+            if now - began >= theirs.endpoint.ready + self._when.between_helps:
                 self._retire(life, helper, "it has not become ready")
             return
         if life.helped_by(helper.number) not in (None, deployment.revision):

@@ -11,7 +11,6 @@ from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.endpoints.canary import Canary
 from orchestrator.messages import Failed
 
-SECONDS_OF_DOUBT = 600.0  # without a verdict, until the old revision has it all again
 SECONDS_OF_SILENCE = 60.0  # beyond what a step may take: nobody drives that rollout any more
 
 
@@ -115,5 +114,5 @@ class RolloutProgress:
             return False
         if self.awaited is None or self.awaited[0] != len(life.moves):
             self.awaited = len(life.moves), now
-        step = other.deployment.endpoint.rollout.hold + SECONDS_OF_DOUBT + SECONDS_OF_SILENCE
-        return now - self.awaited[1] < step
+        theirs = other.deployment.endpoint.rollout
+        return now - self.awaited[1] < theirs.hold + theirs.doubt + SECONDS_OF_SILENCE

@@ -32,7 +32,6 @@ Noted = Mapping[tuple[str, int], tuple[str, ...]]
 Live = Mapping[str, RevisionStatus]
 SECONDS_OF_A_LEASE = 6.0
 SECONDS_BETWEEN_RENEWALS = 2.0
-SECONDS_AFTER_A_FAILED_MOVE = 30.0
 SECONDS_OF_REST = 60.0  # after the last endpoint: what failed may be tried again
 SECONDS_TO_DEPLOY_ANEW = 5.0  # a revision that was added may not be deployed yet
 LEAST_BACKOFF, MOST_BACKOFF = 5.0, 300.0  # seconds between two deployments of what is broken
@@ -142,7 +141,8 @@ class Reconciler:
     def move_failed(self, endpoint: str) -> None:
         """Take notice that an endpoint could not be moved: the next pool is tried soon."""
         self._failed_moves[endpoint] = self._failed_moves.get(endpoint, 0) + 1
-        again = self._clock.monotonic() - self._when.between_moves + SECONDS_AFTER_A_FAILED_MOVE
+        when = self._when
+        again = self._clock.monotonic() - when.between_moves + when.after_failed_move
         self._moved[endpoint] = again
 
     # --- what is ours --------------------------------------------------------------------------

@@ -28,12 +28,11 @@ from orchestrator.core.endpoints.promotion import CanaryStanding, CanaryVerdict,
 from orchestrator.core.errors import ConflictError, OrchestratorError, ServingError, StoreError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.endpoints.canary import SECONDS_BETWEEN_LOOKS, Canary
-from orchestrator.endpoints.progress import SECONDS_OF_DOUBT, RolloutProgress, Target
+from orchestrator.endpoints.progress import RolloutProgress, Target
 from orchestrator.endpoints.revisions import EndpointStore, Revisions
 from orchestrator.messages import Failed, LogLine, Message, Points, Succeeded
 from orchestrator.ports import Clock, Replicas, Traffic
 
-SECONDS_TO_ANSWER = 60.0
 READY = "it is ready, and gets traffic when somebody moves it"
 SECONDS_OF_GRACE = 2.0  # until every gateway has seen that a revision gets no traffic any more
 LEAST_PAUSE, MOST_PAUSE = 0.5, 15.0  # seconds, while the store is away
@@ -265,7 +264,8 @@ class Rollouts:
         """Wait for a verdict: on copies, which harm nobody, where figures speak against it."""
         now = self._clock.monotonic()
         since = rollout.since if rollout.doubted is None else rollout.doubted
-        if now - since > rollout.deployment.endpoint.rollout.hold + SECONDS_OF_DOUBT:
+        rules = rollout.deployment.endpoint.rollout
+        if now - since > rules.hold + rules.doubt:
             why = f"no verdict after {now - since:.0f} s: {verdict.reason}"
             raise _BackError(f"at {rollout.share} %: {why}")
         if not verdict.doubtful or rollout.doubted is not None or not rollout.share:
@@ -343,8 +343,9 @@ class Rollouts:
         """Wait until the first revision answers through the gateway."""
         if self._traffic.answers(rollout.name):
             return self._done(rollout, "it answers")
-        if self._clock.monotonic() - rollout.since > SECONDS_TO_ANSWER:
-            message = f"endpoint {rollout.name!r} does not answer within {SECONDS_TO_ANSWER:g} s"
+        seconds = rollout.deployment.endpoint.rollout.answer
+        if self._clock.monotonic() - rollout.since > seconds:
+            message = f"endpoint {rollout.name!r} does not answer within {seconds:g} s"
             raise ServingError(message)
         return []
 

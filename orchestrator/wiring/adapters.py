@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -259,10 +259,9 @@ def cluster(settings: Settings, planned: Plan, address: str) -> Cluster:
 
         return LocalCluster(run_worker, planned.pools)
     from orchestrator.adapters.raycluster.cluster import RayCluster
-    from orchestrator.adapters.raycluster.head import MANAGED_PATIENCE
 
-    managed = not cluster_address(settings)
-    patience = MANAGED_PATIENCE if managed else settings.cluster.patience
+    managed, waits = not cluster_address(settings), settings.cluster
+    patience = waits.managed_patience if managed else waits.patience
     return RayCluster(address, run_worker, patience, warm=warm_worker)
 
 
@@ -303,7 +302,7 @@ def tracker(
         settings=settings.tracking,
         clock=clock(),
         output=output,
-        access=access(uri),
+        access=replace(access(uri), seconds=settings.tracking.request),
         pools=_pool_processes(home),
         upto=upto,
         endpoints=database(home),

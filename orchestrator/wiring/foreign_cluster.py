@@ -114,7 +114,8 @@ def node_reports(settings: Settings, home: Path, mark: str) -> Sequence[NodeRepo
     def read(pool: Pool | None) -> Callable[[], str]:
         sources = pool.secret_sources.items() if pool else ()
         values = {name: value for name, source in sources if (value := secret(source)) is not None}
-        return partial(unread, storage_uri(settings, home), mark, mark, values)
+        uri, patience = storage_uri(settings, home), settings.storage.proof
+        return partial(unread, uri, mark, mark, values, patience)
 
     asked = Asked(read=read if mark else None, reach=_database_server())
     connected = RayCluster(cluster_address(settings), run_worker)

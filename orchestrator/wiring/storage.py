@@ -22,9 +22,6 @@ from orchestrator.wiring.secret_values import secret
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FSSPEC_... of its protocol"
 CACHE_VARIABLE = "ORCHESTRATOR_CACHE"  # set on a node whose disk for it is another folder
 _MARKS = "marks"  # the folder of what pools are to read
-_PATIENCE = 20.0  # seconds for which a node tries to read the mark
-_ANSWER = 120.0  # and within which it is to say whether it can
-_BEGINNING = 120.0  # for which a node may take to start a process that tries; others are not asked
 
 
 def storage_uri(settings: Settings, home: Path) -> str:
@@ -124,16 +121,16 @@ def prove_storage(
     from orchestrator.adapters.raycluster import questions
 
     uri, name, text = storage_uri(settings, home), f"{_MARKS}/{run}", secrets.token_hex(8)
-    store = artifact_store(uri, SystemClock())
+    store, seconds = artifact_store(uri, SystemClock()), settings.storage.answer
     store.mark(name, text)
 
     def question(pool: Pool) -> Callable[[], str]:
         given = ((name, secret(source)) for name, source in pool.secret_sources.items())
         values = {name: value for name, value in given if value is not None}
-        return partial(unread, uri, name, text, values)
+        return partial(unread, uri, name, text, values, settings.storage.proof)
 
     try:
-        answers = questions.ask(pools, question, _ANSWER, _BEGINNING, drained)
+        answers = questions.ask(pools, question, seconds, seconds, drained)
     finally:
         store.remove(name)
     unable = next((answer for answer in answers if answer.text), None)
@@ -144,17 +141,17 @@ def prove_storage(
         raise StorageSetUpError(f"{what}: {unable.text}")
 
 
-def unread(uri: str, name: str, text: str, variables: Mapping[str, str]) -> str:
+def unread(uri: str, name: str, text: str, variables: Mapping[str, str], patience: float) -> str:
     """Return why this host can't read the mark `name`, which says `text`; empty where it can.
 
-    The environment says `variables` meanwhile.
+    It tries for `patience` seconds. The environment says `variables` meanwhile.
     """
     from orchestrator.adapters.clock import SystemClock
     from orchestrator.worker import rank_environment
 
     try:
         with rank_environment.held(variables):
-            read = artifact_store(uri, SystemClock(), _PATIENCE).marked(name)
+            read = artifact_store(uri, SystemClock(), patience).marked(name)
     except ArtifactError as error:
         return str(error)
     if read == text:

@@ -38,9 +38,21 @@ from orchestrator.worker.runtime import AttemptCancelledError, AttemptRuntime, D
 from orchestrator.worker.termination import asked
 from orchestrator.worker.watchdog import Hang, Watchdog
 
-FIRST_SECONDS = 0.1  # until what a silent job says is read
-BATCH_SECONDS = 0.3  # while it speaks: each waking of the reader costs the job some CPU time
-GRACE_SECONDS = 1.0
+
+@dataclass(frozen=True, slots=True)
+class StreamPace:
+    """How often what a job says is read, and how long one that was given up may take to end.
+
+    `first` is for how many seconds a job that has been silent is listened to at most, `batch` the
+    same while it speaks: each waking of the reader costs it some CPU time.
+    """
+
+    first: float = 0.1
+    batch: float = 0.3
+    grace: float = 1.0
+
+
+PACE = StreamPace()
 
 
 class OpenProcessGroup(Protocol):
@@ -74,6 +86,7 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     clock: Clock,
     process_group: OpenProcessGroup,
     chip: Chips = real_chip,
+    pace: StreamPace = PACE,
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; yield what it says in batches, last exactly one outcome.
 
@@ -88,7 +101,7 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     thread.start()  # the threads that come from here on are the job's
     try:
         batch: Sequence[Message] = ()
-        while not runtime.outbox.wait(BATCH_SECONDS if batch else FIRST_SECONDS):
+        while not runtime.outbox.wait(pace.batch if batch else pace.first):
             batch = [*runtime.outbox.drain(), *watchdog.alive(rank)]
             if batch:
                 yield batch
@@ -105,7 +118,7 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
         runtime.stop.set()
         attempt.outlast_save(request.kill_after)
         runtime.over.set()
-        thread.join(request.kill_after if attempt.by_itself else GRACE_SECONDS)
+        thread.join(request.kill_after if attempt.by_itself else pace.grace)
         attempt.drop()
 
 

@@ -40,17 +40,26 @@ class Background:
         """Wait for its end, at most for `seconds`; return whether it has ended."""
         return self._done.wait(seconds)
 
-    def outlast(self, go_on: Callable[[], None], patience: float) -> bool:
+    def outlast(
+        self,
+        go_on: Callable[[], None],
+        patience: float,
+        *,
+        every: float = LOOK_SECONDS,
+        done: Callable[[], object] | None = None,
+    ) -> bool:
         """Wait for its end, while this process does anything within each `patience` seconds.
 
-        Return whether it has ended; `go_on` is called all the while, and may raise.
+        Return whether it has ended; `go_on` is called all the while, and may raise. What `done`
+        says this process has done is looked at `every` so many seconds.
         """
-        stood, rests, looked = _done(), 0.0, 0.0
+        done = done or _done
+        stood, rests, looked = done(), 0.0, 0.0
         while not self.wait(POLL_SECONDS):
             go_on()
             rests, looked = rests + POLL_SECONDS, looked + POLL_SECONDS
-            if looked >= LOOK_SECONDS:
-                before, stood, looked = stood, _done(), 0.0
+            if looked >= every:
+                before, stood, looked = stood, done(), 0.0
                 rests = rests if stood == before else 0.0
             if rests > patience:
                 return False

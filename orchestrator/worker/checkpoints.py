@@ -4,7 +4,7 @@ Rank 0 chooses which one the attempt goes on from, when all have verified it
 (`checkpoint_verification.py`), and claims it (`fencing.py`); the others take the same. A save goes
 on beside the job (`checkpoint_writer.py`), one at a time: a second one waits for the first. What
 goes wrong with it is raised at the next call of the job. Only a storage that refuses is told and
-passed over, `MOST_SKIPPED` times in a row: the checkpoint before is young.
+passed over, `attempts.skipped_saves` times in a row: the checkpoint before is young.
 """
 
 from __future__ import annotations
@@ -28,11 +28,9 @@ from orchestrator.worker.fencing import Fence
 from orchestrator.worker.rank_membership import RankMembership, StuckError
 from orchestrator.worker.runtime import DrainedError
 
-SETTLE_SECONDS = 10.0
 POLL_SECONDS = 0.05
 _ANNOUNCED, _LAST = "announced", "last"
 _MARKS = frozenset({_ANNOUNCED, _LAST})
-MOST_SKIPPED = 3  # saves in a row that the storage may refuse before the attempt fails
 
 
 class Checkpoints:
@@ -321,13 +319,17 @@ class Checkpoints:
         if self._judged != checkpoint_id:
             self._judged = checkpoint_id
             self._skipped += 1
-            if self._skipped <= MOST_SKIPPED:
+            if self._skipped <= self._most_skipped:
                 self._tell_skipped(checkpoint_id, save.error)
-        if self._skipped > MOST_SKIPPED:
+        if self._skipped > self._most_skipped:
             save.check()
 
+    @property
+    def _most_skipped(self) -> int:
+        return self._member.request.waits.skipped_saves
+
     def _tell_skipped(self, checkpoint_id: CheckpointId, error: StorageError) -> None:
-        runtime, left = self._member.runtime, MOST_SKIPPED - self._skipped
+        runtime, left = self._member.runtime, self._most_skipped - self._skipped
         text = f"checkpoint of step {checkpoint_id.step} was not saved: {error}; the job goes on"
         runtime.outbox.line(LogLine(self._member.rank, f"{text}, {left} more in a row may fail"))
         if self._member.rank == 0:
@@ -342,11 +344,12 @@ class Checkpoints:
         if self._saving is None or self._member.runtime.stop.is_set():
             return
         checkpoint_id, background = self._saving
-        done = background.wait(SETTLE_SECONDS)
+        seconds = self._member.request.waits.last_save
+        done = background.wait(seconds)
         if not done or background.error is not None or self._member.rank == 0:
             return
         clock = self._member.runtime.clock
-        deadline = clock.monotonic() + SETTLE_SECONDS
+        deadline = clock.monotonic() + seconds
         while not self._appeared(checkpoint_id) and clock.monotonic() < deadline:
             clock.sleep(POLL_SECONDS)
 

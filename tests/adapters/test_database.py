@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import exc
 
-from orchestrator.adapters.database import SqlDatabase, codec, connections
+from orchestrator.adapters.database import SqlDatabase, codec
 from orchestrator.core.errors import StoreError
 from orchestrator.core.failures.kinds import Action, Failure, FailureKind
 from orchestrator.core.runs.run import RunHeader
@@ -144,11 +144,8 @@ def test_a_full_disk_is_one_clear_line_and_nothing_is_added(store: SqlDatabase) 
     assert [header.run for header in store.runs()] == ["r2-1"]
 
 
-def test_a_locked_database_is_one_clear_line(
-    file: Path, store: SqlDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connections, "BUSY_SECONDS", 0)
-    hasty = SqlDatabase(f"sqlite:///{file}")
+def test_a_locked_database_is_one_clear_line(file: Path, store: SqlDatabase) -> None:
+    hasty = SqlDatabase(f"sqlite:///{file}", 0.0)
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match="locked; another process holds it"):
@@ -231,9 +228,13 @@ def test_every_error_of_sqlalchemy_is_translated(store: SqlDatabase) -> None:
             raise error
 
 
-def test_a_closed_store_may_be_closed_again(store: SqlDatabase) -> None:
+def test_a_closed_store_may_be_closed_again(file: Path, store: SqlDatabase) -> None:
+    store.set_cursor("c", 7)
     store.close()
     store.close()
+    again = SqlDatabase(file)
+    assert again.cursor("c") == 7, "its file is whole"
+    again.close()
 
 
 WRITER = """

@@ -17,7 +17,6 @@ import ray
 import tests.workers
 from orchestrator.adapters.raycluster import access, managed_ray
 from orchestrator.adapters.raycluster.cluster import RayCluster
-from orchestrator.adapters.raycluster.head import MANAGED_PATIENCE
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.settings import ClusterSettings
@@ -49,7 +48,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def cluster(home: Path) -> Iterator[RayCluster]:
     found = managed_ray.find(home)
     assert found is not None
-    made = RayCluster(found.address, worker, MANAGED_PATIENCE)
+    made = RayCluster(found.address, worker, ClusterSettings().managed_patience)
     yield made
     made.close()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 
 from orchestrator.adapters import hydra_config, user_code
 from orchestrator.adapters.hydra_config.composer import packaged
@@ -54,7 +56,12 @@ def test_every_fleet_takes_the_main_pipeline_and_binds_every_role(fleet: str) ->
     [f"{group}={name}" for group in ("tracking", "storage", "cluster") for name in names(group)],
 )
 def test_every_option_of_the_smaller_groups_composes(choice: str) -> None:
-    hydra_config.compose(["pipeline=deepseek_r1", choice])
+    settings = hydra_config.compose(["pipeline=deepseek_r1", choice])
+    group, name = choice.split("=")
+    said = yaml.safe_load((packaged() / group / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+    held = dataclasses.asdict(getattr(settings, group))
+    plain = {key: value for key, value in said.items() if "${" not in str(value)}
+    assert plain.items() <= held.items(), "what the file says is what is used"
 
 
 @pytest.mark.parametrize("job", names("job"))

@@ -9,11 +9,11 @@ import pytest
 from orchestrator.core.failures.failure_report import (
     LINES_THAT_COUNT,
     LINES_TOLD,
-    SETTLE_SECONDS,
     FailureReport,
 )
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.failures.signatures import Matcher, Sign
+from orchestrator.core.settings import PATIENT
 from tests.build import documented
 
 VICTIM = "RuntimeError: [gloo/transport/tcp/pair.cc:553] Connection closed by peer"
@@ -22,7 +22,7 @@ OFF_THE_BUS = "NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus."
 
 @pytest.fixture
 def report() -> FailureReport:
-    return FailureReport(documented())
+    return FailureReport(documented(), PATIENT.settle)
 
 
 def failed(kind: FailureKind, evidence: str, rank: int, detail: str = "") -> Failure:
@@ -44,6 +44,15 @@ def test_nothing_is_known_while_nobody_failed(report: FailureReport) -> None:
     assert report.verdict(0.0, all_known=True) is None
 
 
+def test_how_long_a_cause_is_waited_for_is_a_setting() -> None:
+    report = FailureReport(documented(), settle=30.0)
+    report.report(0, failed(FailureKind.INTERCONNECT, VICTIM, 0), at=5.0, now=0.0)
+    assert report.verdict(30.0, all_known=False) is None
+    late = report.verdict(30.1, all_known=False)
+    assert late is not None
+    assert late.kind is FailureKind.INTERCONNECT
+
+
 def test_a_cause_is_told_at_once(report: FailureReport) -> None:
     report.report(0, failed(FailureKind.DATA, "no column", 0), at=5.0, now=0.0)
     found = report.verdict(0.0, all_known=False)
@@ -53,8 +62,8 @@ def test_a_cause_is_told_at_once(report: FailureReport) -> None:
 
 def test_a_victim_waits_for_its_cause_and_is_told_when_none_comes(report: FailureReport) -> None:
     report.report(0, failed(FailureKind.INTERCONNECT, VICTIM, 0), at=5.0, now=0.0)
-    assert report.verdict(SETTLE_SECONDS, all_known=False) is None
-    late = report.verdict(SETTLE_SECONDS + 0.1, all_known=False)
+    assert report.verdict(PATIENT.settle, all_known=False) is None
+    late = report.verdict(PATIENT.settle + 0.1, all_known=False)
     known = report.verdict(0.0, all_known=True)
     assert late == known
     assert late is not None

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.endpoints.promotion import (
-    CERTAIN,
     NOTHING,
     CanaryStanding,
     CanaryVerdict,
@@ -178,7 +177,7 @@ def test_looking_after_every_request_seldom_takes_an_equal_revision_for_worse(ra
             counts[name][0] += 1
             counts[name][1] += dice.random() < rate
             old, new = (counted(n, errors=bad) for n, bad in counts.values())
-            if new.error_rate > old.error_rate and bayes_factor(old, new) >= CERTAIN:
+            if new.error_rate > old.error_rate and bayes_factor(old, new) >= Rollout().certainty:
                 wrong += 1
                 break
     assert wrong <= 2

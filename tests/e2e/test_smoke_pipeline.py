@@ -140,9 +140,13 @@ def test_mlflow_has_the_run_as_one_tree(launched):
     assert [run["info"]["status"] for run in parents] == ["FINISHED"]
     assert {t["stage"] for t in children} == {"data", "pretrain", "evaluate", "export", "serve"}
     assert all(t["emulated"] == "true" for t in children)
-    keys = {metric["key"] for metric in parents[0]["data"]["metrics"]}
-    assert any("accuracy" in key for key in keys), keys
-    assert any(key.endswith("loss") for key in keys), keys
+    figures = {metric["key"]: metric["value"] for metric in parents[0]["data"]["metrics"]}
+    accuracies = [value for key, value in figures.items() if key.endswith("accuracy")]
+    losses = [value for key, value in figures.items() if key.endswith("loss")]
+    assert accuracies, figures
+    assert losses, figures
+    assert all(0.0 <= value <= 1.0 for value in accuracies), figures
+    assert all(0.0 < value < 10.0 for value in losses), figures
 
 
 def test_a_second_launch_from_python_reuses_what_is_done_and_serves_on_the_other_pool(launched):

@@ -11,6 +11,7 @@ from orchestrator.core.endpoints.life import (
     SharesMoved,
 )
 from orchestrator.core.errors import ServingError
+from orchestrator.core.settings import ReconcilerSettings
 from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.endpoints.outside_watch import LEASE, OutsideWatch
 from tests.serving_fakes import MemoryEndpoints
@@ -62,6 +63,13 @@ def test_a_server_that_is_dead_three_times_is_told_until_it_answers(bench: Bench
         "chat.r2 gets nothing while others can answer: no server answers at 'http://two/v1'",
         "chat.r2 answers again",
     ]
+
+
+def test_how_often_it_may_be_dead_is_a_setting(bench: Bench) -> None:
+    bench.dead = {TWO.address}
+    when = ReconcilerSettings(outside_failures=1)
+    OutsideWatch(bench.store, bench.ask, bench.told.append, "me", when).check()
+    assert bench.store.troubles() == {("chat", 2): "no server answers at 'http://two/v1'"}
 
 
 def test_what_another_process_has_noted_is_taken_back_by_the_first_answer(bench: Bench) -> None:

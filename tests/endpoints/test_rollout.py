@@ -194,6 +194,7 @@ def test_a_revision_that_only_embeds_does_not_take_the_place_of_one_that_answers
 def test_an_old_revision_that_answers_nothing_is_compared_with_nobody(bench: Bench) -> None:
     bench.traffic.status_of["chat.r1"] = 500
     assert isinstance(bench.go(bench.asked("b", 2))[-1], Succeeded)
+    assert (bench.shares, bench.states["r1"]) == ({2: 100}, "retired")
 
 
 def test_what_was_trained_once_is_compared_in_every_format_within_the_gates_limits(
@@ -228,10 +229,18 @@ def test_what_the_gate_derived_for_a_model_is_closer_than_what_it_allows_any(ben
     assert isinstance(bench.go(derived(4, None))[-1], Succeeded)
 
 
+def test_how_sure_a_rollout_must_be_and_how_long_it_may_doubt_are_settings(bench: Bench) -> None:
+    hasty = replace(RULES, doubt=0.0, requests=10_000)
+    kind, evidence = failure(bench.go(bench.asked("b", 2, hasty), 60.0))
+    assert kind is FailureKind.ROLLED_BACK
+    assert "no verdict after" in evidence
+
+
 def test_a_route_that_neither_has_keeps_nobody_back(bench: Bench) -> None:
     for name in ("chat.r1", "chat.r2"):
         bench.traffic.status_of[name + "/v1/chat/completions"] = 400
     assert isinstance(bench.go(bench.asked("b", 2))[-1], Succeeded)
+    assert (bench.shares, bench.states["r1"]) == ({2: 100}, "retired")
 
 
 def test_a_replica_that_begins_to_fail_at_no_traffic_at_all_is_found_by_probes(

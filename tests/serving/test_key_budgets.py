@@ -51,8 +51,14 @@ def test_one_alone_is_let_in_though_it_may_cost_more_than_is_left() -> None:
 
 def test_what_costs_nothing_is_in_nobodys_way() -> None:
     limiter, mine = RateLimiter(FakeClock(), FakeLedger(4.9)), key(budget=5.0)
-    for _ in range(100):
-        limiter.admit(mine)
+    free = [limiter.admit(mine) for _ in range(100)]
+    limiter.admit(mine, cost=0.1)
+    with pytest.raises(ApiError, match="in flight may cost all that is left"):
+        limiter.admit(mine, cost=0.01)
+    for grant in free:
+        limiter.settle(grant, 0)
+    with pytest.raises(ApiError, match="in flight may cost all that is left"):
+        limiter.admit(mine, cost=0.01)
 
 
 PRICED = replace(revision("r1", "a"), hourly=36.0, concurrency=10)  # 0.001 dollars a slot second

@@ -103,9 +103,11 @@ def test_a_database_that_the_head_may_see_is_taken(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, database: str
 ) -> None:
     monkeypatch.setenv("ORCHESTRATOR_DATABASE", database)
+    checked: list[str] = []
     monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
-    monkeypatch.setattr(jobs, "check", lambda _: None)
+    monkeypatch.setattr(jobs, "check", checked.append)
     wiring.check_handing_over(settings)
+    assert checked == [SERVER], "all else is known: its job server is asked"
 
 
 def test_credentials_do_not_travel_unsealed(

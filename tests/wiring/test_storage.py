@@ -172,11 +172,11 @@ def test_every_verb_that_runs_something_refuses_it(
 def test_a_mark_is_read_or_it_is_told_why_not(tmp_path: Path) -> None:
     store = wiring.artifact_store(str(tmp_path))
     store.mark("marks/run", "here")
-    assert unread(str(tmp_path), "marks/run", "here", {}) == ""
+    assert unread(str(tmp_path), "marks/run", "here", {}, 20.0) == ""
     unseen = "what the controller wrote there is not to be seen; name a storage that both see"
-    assert unread(str(tmp_path), "marks/run", "elsewhere", {}) == unseen
-    assert unread(str(tmp_path), "marks/other", "here", {}) == unseen
-    assert "can't be opened" in unread("nosuch://x", "marks/run", "here", {})
+    assert unread(str(tmp_path), "marks/run", "elsewhere", {}, 20.0) == unseen
+    assert unread(str(tmp_path), "marks/other", "here", {}, 20.0) == unseen
+    assert "can't be opened" in unread("nosuch://x", "marks/run", "here", {}, 20.0)
 
 
 @pytest.mark.ray

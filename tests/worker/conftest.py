@@ -22,7 +22,7 @@ from orchestrator.core.runs.checkpoint_names import CheckpointId, Token, parse_i
 from orchestrator.core.spec.hardware import Accelerator, Pool
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 from orchestrator.ports import Clock
-from orchestrator.worker.attempt import stream
+from orchestrator.worker.attempt import PACE, StreamPace, stream
 from tests.build import attempt_request
 
 CHIP = Accelerator(name="H800", vendor="NVIDIA", device="cuda", backend="nccl", memory_gb=80.0)
@@ -81,6 +81,7 @@ class Bench:
     store: FsspecArtifactStore
     process_group: Any = field(default_factory=FakeProcessGroup)
     clock: Clock = field(default_factory=FixedClock)
+    pace: StreamPace = PACE
 
     def write(self, source: str) -> None:
         place = self.folder / self.package
@@ -112,6 +113,7 @@ class Bench:
             store=self.store,
             clock=self.clock,
             process_group=self.process_group,
+            pace=self.pace,
         )
 
     def together(self, request: AttemptRequest) -> list[list[Message]]:

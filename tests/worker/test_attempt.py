@@ -16,7 +16,7 @@ from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import LogLine, Points, Progress, Succeeded
-from orchestrator.worker import attempt as module
+from orchestrator.worker.attempt import StreamPace
 from tests.worker.conftest import CHIP, Bench
 
 NOTHING = "def job(ctx): pass"
@@ -63,10 +63,8 @@ def test_messages_leave_while_the_job_runs(bench: Bench) -> None:
     assert list(batches) == [[Succeeded(None)]]
 
 
-def test_a_silent_job_sends_no_empty_batches(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "BATCH_SECONDS", 0)
+def test_a_silent_job_sends_no_empty_batches(bench: Bench) -> None:
+    bench.pace = StreamPace(batch=0.0)
     bench.write(NOTHING)
     assert list(bench.stream(bench.request())) == [[Succeeded(None)]]
 
@@ -261,9 +259,9 @@ def test_closing_the_stream_ends_the_job_at_its_next_call(bench: Bench, call: st
 
 
 def test_a_job_that_was_given_up_and_returns_late_stores_nothing(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, until: Until
+    bench: Bench, until: Until
 ) -> None:
-    monkeypatch.setattr(module, "GRACE_SECONDS", 0)
+    bench.pace = StreamPace(grace=0.0)
     bench.write("""
         import threading
         go = threading.Event()

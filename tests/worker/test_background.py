@@ -9,7 +9,6 @@ import pytest
 
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.settings import AttemptSettings
-from orchestrator.worker import background as module
 from orchestrator.worker.background import Background
 from tests.worker.conftest import Bench
 
@@ -36,10 +35,9 @@ def test_work_of_a_process_that_rests_is_given_up() -> None:
     go.set()
 
 
-def test_work_of_a_process_that_moves_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_of_a_process_that_moves_is_waited_for() -> None:
     looks = itertools.count()
     go = threading.Event()
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
 
     def moves() -> tuple[int, int]:
         look = next(looks)
@@ -47,9 +45,9 @@ def test_work_of_a_process_that_moves_is_waited_for(monkeypatch: pytest.MonkeyPa
             go.set()
         return look, 0
 
-    monkeypatch.setattr(module, "_done", moves)
     beside = Background(lambda: go.wait(20) and None, "beside")
-    assert beside.outlast(nothing, 0.12)
+    assert beside.outlast(nothing, 0.12, every=0.05, done=moves)
+    assert next(looks) > 10
 
 
 def test_who_waits_can_be_called_off() -> None:

@@ -16,7 +16,7 @@ from orchestrator.core.settings import AttemptSettings
 from orchestrator.core.spec.policy import Watch
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Failed, LogLine, Message, Succeeded
-from orchestrator.worker import attempt as module
+from orchestrator.worker.attempt import StreamPace
 from orchestrator.worker.fence_watch import FenceWatch
 from orchestrator.worker.fencing import Fence
 from tests.fakes import FakeClock
@@ -67,10 +67,9 @@ class Listings:
 
 
 @pytest.fixture
-def fast(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def fast(bench: Bench) -> Bench:
     """Run through an hour in a moment."""
-    monkeypatch.setattr(module, "BATCH_SECONDS", 0.001)
-    monkeypatch.setattr(module, "FIRST_SECONDS", 0.001)
+    bench.pace = StreamPace(first=0.001, batch=0.001)
     bench.clock = RunningClock()
     bench.write(TRAINS)
     return bench

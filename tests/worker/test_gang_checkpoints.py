@@ -170,7 +170,10 @@ def test_a_worker_that_is_faster_than_rank_0_is_heard(
         tidy(self, sealed=sealed)
 
     monkeypatch.setattr(Save, "tidy", late)
-    assert isinstance(run(bench, params={"steps": 1})[0][-1], Succeeded)
+    first, second = run(bench, params={"steps": 1})
+    assert isinstance(first[-1], Succeeded)
+    assert isinstance(second[-1], Succeeded)
+    assert bench.checkpoints() == ["1-3-1"]
 
 
 # --- the others don't come ----------------------------------------------------------------------

@@ -16,8 +16,8 @@ from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.settings import PATIENT, AttemptSettings
 from orchestrator.core.spec.policy import AUTO, Watch
 from orchestrator.messages import Failed, Succeeded
-from orchestrator.worker import attempt as module
 from orchestrator.worker.activity import Activity, measured
+from orchestrator.worker.attempt import StreamPace
 from orchestrator.worker.watchdog import Hang, Heartbeat, Watchdog
 from tests.fakes import FakeClock
 from tests.worker.conftest import Bench
@@ -201,11 +201,8 @@ def test_what_is_busy_does_not_hang_and_begins_anew_when_it_is_done() -> None:
 # --- what is told --------------------------------------------------------------------------------
 
 
-def test_the_stacks_of_all_threads_of_the_job_are_told(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "BATCH_SECONDS", 0.001)
-    monkeypatch.setattr(module, "GRACE_SECONDS", 0.0)
+def test_the_stacks_of_all_threads_of_the_job_are_told(bench: Bench) -> None:
+    bench.pace = StreamPace(batch=0.001, grace=0.0)
     bench.clock = RunningClock()
     bench.write("""
         import threading
@@ -235,10 +232,9 @@ def test_the_stacks_of_all_threads_of_the_job_are_told(
 
 
 @pytest.fixture
-def quick(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def quick(bench: Bench) -> Bench:
     """A bench on which a second passes with each look, and a hang is soon there."""
-    monkeypatch.setattr(module, "BATCH_SECONDS", 0.001)
-    monkeypatch.setattr(module, "FIRST_SECONDS", 0.001)
+    bench.pace = StreamPace(first=0.001, batch=0.001)
     bench.clock = RunningClock()
     return bench
 

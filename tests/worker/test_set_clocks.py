@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from orchestrator.core.settings import AttemptSettings
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Alive, Points, Saved, Succeeded
 from orchestrator.worker.activity import Activity
@@ -119,12 +120,13 @@ def test_checkpoints_are_saved_and_their_seconds_are_those_that_passed(bench: Be
 
 
 def test_a_worker_that_fails_waits_for_the_checkpoint_some_seconds_and_no_hour(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
 ) -> None:
-    monkeypatch.setattr("orchestrator.worker.checkpoints.SETTLE_SECONDS", 0.5)
     bench.clock = JumpingClock()
     bench.write(SAVES)
     began = time.monotonic()
-    failure = bench.failure_of(bench.request("fails", needs=Needs(workers=2)), rank=1)
+    waits = AttemptSettings(last_save=0.5)
+    asked = bench.request("fails", needs=Needs(workers=2), waits=waits)
+    failure = bench.failure_of(asked, rank=1)
     assert failure.evidence == "ValueError: bad"
     assert 0.5 <= time.monotonic() - began < 10.0

@@ -12,10 +12,10 @@ import pytest
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.core.errors import DamagedError, StorageError
 from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.settings import PATIENT, AttemptSettings
 from orchestrator.core.spec.policy import Adjust
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Failed, LogLine, Message, Points, Saved, Succeeded
-from orchestrator.worker.checkpoints import MOST_SKIPPED
 from tests.interposed import Interposed
 from tests.worker.conftest import Bench
 from tests.worker.saves import SAVES, went_on_from
@@ -73,7 +73,7 @@ def test_a_save_that_the_storage_refuses_is_told_and_the_job_goes_on(
 def test_when_too_many_in_a_row_are_refused_the_attempt_fails_by_its_storage(
     bench: Bench,
 ) -> None:
-    steps = range(2, 2 + MOST_SKIPPED + 1)
+    steps = range(2, 2 + PATIENT.skipped_saves + 1)
     refusing(bench, "seal", *steps)
     failure = bench.failure(SAVES, params={"steps": 20})
     assert failure.kind is FailureKind.STORAGE
@@ -82,9 +82,19 @@ def test_when_too_many_in_a_row_are_refused_the_attempt_fails_by_its_storage(
     assert went_on_from(bench, steps=0, attempt=2) == "(1, 'w0')"
 
 
+def test_how_many_in_a_row_may_be_refused_is_a_setting(bench: Bench) -> None:
+    refusing(bench, "seal", 2, 3)
+    waits = AttemptSettings(skipped_saves=1)
+    failure = bench.failure(SAVES, params={"steps": 20}, waits=waits)
+    assert failure.kind is FailureKind.STORAGE
+    assert failure.step in {3, 4}
+
+
 def test_those_that_are_not_in_a_row_are_passed_over(bench: Bench) -> None:
     refusing(bench, "seal", *range(2, 20, 2))
-    assert isinstance(bench.messages(SAVES, params={"steps": 20})[-1], Succeeded)
+    said = bench.messages(SAVES, params={"steps": 20})
+    assert isinstance(said[-1], Succeeded)
+    assert [m.step for m in said if isinstance(m, Saved)] == [*range(1, 20, 2), 20]
 
 
 def test_a_job_that_swallows_the_last_refusal_does_not_succeed(bench: Bench) -> None:

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.policy import Watch
 from orchestrator.messages import Alive, Failed, LogLine, Message, Succeeded
-from orchestrator.worker import attempt as module
+from orchestrator.worker.attempt import StreamPace
 from orchestrator.worker.watchdog import Heartbeat, Watchdog
 from tests.fakes import FakeClock
 from tests.worker.conftest import Bench
@@ -50,9 +50,8 @@ class RunningClock:
 
 
 @pytest.fixture
-def running(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(module, "BATCH_SECONDS", 0.001)
-    monkeypatch.setattr(module, "GRACE_SECONDS", 0.0)
+def running(bench: Bench) -> Iterator[Bench]:
+    bench.pace = StreamPace(batch=0.001, grace=0.0)
     bench.clock = RunningClock()
     bench.write(FOREVER)
     yield bench
@@ -89,10 +88,8 @@ def test_before_the_first_step_and_without_a_limit_nothing_hangs(
     assert not any(isinstance(message, Failed) for message in said)
 
 
-def test_what_comes_after_the_job_is_not_watched(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "BATCH_SECONDS", 0.001)
+def test_what_comes_after_the_job_is_not_watched(bench: Bench) -> None:
+    bench.pace = StreamPace(batch=0.001)
     bench.clock = RunningClock()
     bench.write(FOREVER)
     bench.process_group.seconds_to_close = 0.05

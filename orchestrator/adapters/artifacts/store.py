@@ -35,7 +35,7 @@ from orchestrator.adapters.artifacts.node_cache import (
     parent_of,
     verify_once,
 )
-from orchestrator.adapters.artifacts.places import discard
+from orchestrator.adapters.artifacts.places import StoragePlace, discard
 from orchestrator.adapters.artifacts.protocols import open_place
 from orchestrator.adapters.artifacts.retrying import RetryingPlace, words
 from orchestrator.adapters.artifacts.scratch import ScratchFolder
@@ -64,7 +64,7 @@ class FsspecArtifactStore:
     a remote one has downloaded is shared by all processes of the machine (`node_cache.py`).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - where it is, and how its process uses it
         self,
         uri: str,
         scratch: Path | None = None,
@@ -72,6 +72,7 @@ class FsspecArtifactStore:
         attempt: str = "",
         patience: float = PATIENT.storage,
         room: CacheRoom = ANY_ROOM,
+        stands_before: Callable[[StoragePlace], StoragePlace] | None = None,
     ) -> None:
         """Open the store at `uri`; nothing is made before it is needed.
 
@@ -79,13 +80,15 @@ class FsspecArtifactStore:
         seconds at most.
         Processes of one machine with the same `attempt` verify what lies in a folder together;
         what is fetched for it is held until `release`, and else until this process ends.
+        Whatever `stands_before` the place where artifacts lie is asked in its stead.
 
         Raises:
             StorageSetUpError: fsspec doesn't know the URI, or lacks the package for it.
         """
         place, self._base = open_place(uri)
         self._local = place.root if isinstance(place, LocalPlace) else None
-        self._place = RetryingPlace(place, clock, patience)
+        asked = stands_before(place) if stands_before else place
+        self._place = RetryingPlace(asked, clock, patience)
         self._scratch, self._attempt, self._room = scratch, attempt, room
         self._own: ScratchFolder | None = None
         self._own_ends: Callable[[], object] | None = None

@@ -26,7 +26,6 @@ from orchestrator.ports import Interventions
 
 logger = logging.getLogger(__name__)
 
-URL_SECONDS = 2.0
 SECONDS_TO_ANSWER = 0.2  # at once; what takes longer is asked for at a later look
 _FILE = "file://"
 _Check: TypeAlias = Callable[[], str | None]
@@ -63,7 +62,7 @@ class GateConditions:
         """Return what looks at `gate`, and remembers what it has read."""
         target = gate.target
         if gate.kind == "url":
-            return lambda: f"{target} answers" if _answers(target) else None
+            return lambda: f"{target} answers" if _answers(target, gate.timeout) else None
         open_files, counter = self._open_files, LineCounter()
         opened: list[Files] = []
 
@@ -120,10 +119,10 @@ def _files(target: str, open_files: OpenFiles) -> Files:
     return LocalFiles(target.removeprefix(_FILE))
 
 
-def _answers(url: str) -> bool:
-    """Return whether `url`, whose scheme the plan has checked, answers with success."""
+def _answers(url: str, seconds: float) -> bool:
+    """Return whether `url`, whose scheme the plan has checked, answers with success in time."""
     try:
-        with urllib.request.urlopen(url, timeout=URL_SECONDS) as answer:  # noqa: S310 - see above
+        with urllib.request.urlopen(url, timeout=seconds) as answer:  # noqa: S310 - see above
             return bool(200 <= answer.status < 300)  # noqa: PLR2004 - HTTP's own
     except (OSError, ValueError):
         return False

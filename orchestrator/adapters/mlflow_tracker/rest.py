@@ -2,7 +2,7 @@
 
 Why not MLflow's own client: it costs 1.35 s of CPU and 100 MB to import, and at each request more
 of this process than of the server. Rules: no retries, because the tracker's thread has a
-back-off; every wait is bounded by `SECONDS`; errors are two.
+back-off; every wait is bounded by `ServerAccess.seconds`; errors are two.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from orchestrator.adapters.mlflow_tracker.mlflow_errors import AwayError, RefusedError
 
-SECONDS = 10.0  # to connect, and for each read: a server that hangs holds a pass up no longer
 API = "/api/2.0/mlflow/"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
 FOR_EVER = frozenset({400, 404, 409, 413})
@@ -37,7 +36,8 @@ class ServerAccess:
     """How to get to a server and be let in: as MLflow's own variables say it.
 
     `certificates` is a file or folder of authorities to trust, `identity` a client's certificate
-    with its key, `proxy` the URL of what stands between.
+    with its key, `proxy` the URL of what stands between. `seconds` bound the connecting and each
+    read: a server that hangs holds nobody up for longer.
     """
 
     user: str = ""
@@ -47,6 +47,7 @@ class ServerAccess:
     certificates: str = ""
     identity: str = ""
     proxy: str = ""
+    seconds: float = 10.0
 
     def trusted(self) -> ssl.SSLContext:
         """Return what certificates are checked by. Raises `OSError` where a file can't be read."""
@@ -171,9 +172,9 @@ def _connect(parts: SplitResult, access: ServerAccess) -> http.client.HTTPConnec
     proxy = urlsplit(access.proxy)
     near = proxy if proxy.hostname else parts
     if parts.scheme != "https":
-        return http.client.HTTPConnection(str(near.hostname), near.port, timeout=SECONDS)
+        return http.client.HTTPConnection(str(near.hostname), near.port, timeout=access.seconds)
     connection = http.client.HTTPSConnection(
-        str(near.hostname), near.port, timeout=SECONDS, context=access.trusted()
+        str(near.hostname), near.port, timeout=access.seconds, context=access.trusted()
     )
     if near is proxy:
         connection.set_tunnel(parts.hostname, parts.port or 443)

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.adapters.rayqueries import gcs
@@ -65,12 +66,19 @@ def use_token(path: Path) -> None:
         _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
 
 
-def connect(address: str, patience: float = 0.0) -> bool:
+def connect(
+    address: str,
+    patience: float = 0.0,
+    *,
+    pauses: tuple[float, ...] = _PAUSES,
+    admitted: Callable[[str], None] | None = None,
+) -> bool:
     """Connect this process to the cluster at `address`; return whether it was not yet.
 
     Ray ends this process when the head is away for a minute: here for longer than `patience`.
     Whoever asks Ray after the process has left gets an error: Ray's own default is to start a
-    cluster on this host then, and to make it that of the process.
+    cluster on this host then, and to make it that of the process. One that is too busy to let it
+    in is asked again after each of `pauses` (seconds); `admitted` raises where it may not join.
 
     Raises:
         ClusterError: Nothing answers there, or it doesn't let us in.
@@ -81,10 +89,10 @@ def connect(address: str, patience: float = 0.0) -> bool:
     if ray.is_initialized():
         return False
     auto_init_hook.enable_auto_connect = False
-    admit(address)
+    (admitted or admit)(address)
     seconds = int(patience + _RAYS_PATIENCE)
     os.environ.setdefault(_RECONNECT, str(seconds))  # noqa: TID251 - Ray reads it there alone
-    _join(address)
+    _join(address, pauses)
     _hush()
     return True
 
@@ -125,12 +133,12 @@ def leave(seconds: float = SECONDS_TO_LEAVE) -> bool:
     return True
 
 
-def _join(address: str) -> None:
+def _join(address: str, pauses: tuple[float, ...]) -> None:
     """Join, and try again where a busy machine was too slow for Ray."""
     import ray
     from ray.exceptions import RayError
 
-    for pause in (*_PAUSES, None):
+    for pause in (*pauses, None):
         try:
             ray.init(
                 address=address,

@@ -14,9 +14,12 @@ _COUNTS = ("memory.events", "memory.oom_control")  # of the second version, and 
 _COUNTED = "oom_kill "
 
 
-def oom_kills() -> int | None:
-    """Return the count; `None` where nothing tells it."""
-    for folder in _folders():
+def oom_kills(root: Path = _ROOT, groups: Path = _GROUPS) -> int | None:
+    """Return the count; `None` where nothing tells it.
+
+    `root` is where the groups of processes are shown, `groups` the file that says which are ours.
+    """
+    for folder in _folders(root, groups):
         for name in _COUNTS:
             with suppress(OSError, ValueError):
                 lines = (folder / name).read_text(encoding="utf-8").splitlines()
@@ -26,13 +29,13 @@ def oom_kills() -> int | None:
     return None
 
 
-def _folders() -> list[Path]:
+def _folders(top: Path, groups: Path) -> list[Path]:
     """Return where this process's own group may be seen: by its path, or as the root."""
     folders: list[Path] = []
     with suppress(OSError):
-        for line in _GROUPS.read_text(encoding="utf-8").splitlines():
+        for line in groups.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
-            root = _ROOT / "memory" if "memory" in controllers.split(",") else _ROOT
-            if not controllers or root != _ROOT:
+            root = top / "memory" if "memory" in controllers.split(",") else top
+            if not controllers or root != top:
                 folders.append(root / path.lstrip("/"))
-    return [*folders, _ROOT, _ROOT / "memory"]
+    return [*folders, top, top / "memory"]

@@ -70,11 +70,11 @@ class Gang:
         self._shared: Remote = None
         self._succeeded: dict[int, Succeeded] = {}
         self._steps: dict[int, int] = {}
-        self._failure_report = FailureReport(request.signatures)
+        self._failure_report = FailureReport(request.signatures, request.waits.settle)
         self._lines: dict[int, deque[str]] = defaultdict(lambda: deque(maxlen=LINES_KEPT))
-        self._post_mortem = PostMortem(now)
+        self._post_mortem = PostMortem(now, request.waits.remains)
         self._died: dict[int, Failure] = {}  # whose remains are being fetched
-        self._silence = Silence(request.watch.hang, request.waits.hang)
+        self._silence = Silence(request.watch.hang, request.waits)
         self._clocks = ClockOffsets()
         self._mustered: list[Remote] = []  # where each actor is, until all are there
         self._next_look = now() + SECONDS_BETWEEN_LOOKS

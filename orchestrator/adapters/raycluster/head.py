@@ -13,10 +13,10 @@ from collections.abc import Callable
 from orchestrator.adapters.raycluster import access
 from orchestrator.adapters.rayqueries import gcs
 from orchestrator.core.errors import ClusterError
+from orchestrator.core.settings import ClusterSettings
 
 LOOK_SECONDS = 1.0
-PATIENCE = 120.0  # a busy head, or one that is moved to another machine, is back by then
-MANAGED_PATIENCE = 4.0  # of a cluster on this machine, whose supervisor would start no other
+PATIENCE = ClusterSettings().patience  # a busy head, or one that is moved, is back by then
 _PROBE_SECONDS = 0.5
 
 

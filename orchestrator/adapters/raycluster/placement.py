@@ -31,7 +31,25 @@ from orchestrator.messages import AttemptRequest, Failed, Waiting
 Group: TypeAlias = Any  # Ray's handles carry no useful types
 NODE_ID = "ray.io/node-id"  # the label that Ray gives each node
 SECONDS_BETWEEN_LOOKS = 0.25
-_START_SECONDS = 10.0  # by then a task that has room has begun, on a busy node too
+
+
+class PlacementGroups:
+    """The placement groups of the cluster that this process is connected to."""
+
+    def ask(self, bundles: list[dict[str, float]], **options: Any) -> Group:  # noqa: ANN401 - as Ray has them
+        """Ask for a group with such bundles; it comes when there is room."""
+        return placement_group(bundles, **options)
+
+    def state(self, group: Group) -> cluster_tables.Group:
+        """Return what the cluster says of a group."""
+        return cluster_tables.group(group)
+
+    def end(self, name: str) -> None:
+        """Remove the group of that name that an earlier controller has left."""
+        process.end_group(name)
+
+
+GROUPS = PlacementGroups()
 
 
 class Placement:
@@ -45,6 +63,7 @@ class Placement:
         *,
         together: bool = False,
         now: Callable[[], float] = time.monotonic,
+        groups: PlacementGroups = GROUPS,
     ) -> None:
         """Ask for a place, unless there can't be one; returns at once.
 
@@ -54,7 +73,7 @@ class Placement:
         of what is free come a moment late.
         """
         self.nodes = nodes
-        self._now = now
+        self._now, self._groups = now, groups
         self._since = self._next_look = now()
         self._last_reason = ""
         self._group: Group = None
@@ -75,7 +94,7 @@ class Placement:
     @property
     def created(self) -> bool:
         """Whether the whole place is there, all of it held."""
-        return self._group is not None and cluster_tables.group(self._group).created
+        return self._group is not None and self._groups.state(self._group).created
 
     @property
     def asked(self) -> Mapping[str, float]:
@@ -149,7 +168,7 @@ class Placement:
         """Return why there is no place yet, if that is known, and whether others hold it."""
         state = ""
         if self._group is not None:
-            group = cluster_tables.group(self._group)
+            group = self._groups.state(self._group)
             if group.created:
                 return "", False
             state = group.waits_for
@@ -167,7 +186,8 @@ class Placement:
             return lacking, False
         if state == INFEASIBLE:
             return f"no node of pool {pool!r} can give {asked} now", False
-        late = self._group is None and self._now() - self._since > _START_SECONDS
+        waited = self._now() - self._since
+        late = self._group is None and waited > self.request.waits.begin
         if state == NO_RESOURCES or (late and not resources.free(self.request, ours)):
             scattered = self._per_node > 1 and self._only_scattered(ours)
             asked = resources.asked(self.request, by_node=scattered)
@@ -188,9 +208,9 @@ class Placement:
 
     def _ask(self, name: str) -> Group:
         """Ask for a group of that name; one that an earlier controller has goes first."""
-        process.end_group(name)
+        self._groups.end(name)
         bundles = self._workers // self._per_node
-        return placement_group(
+        return self._groups.ask(
             [resources.bundle_of(self.request, self._per_node)] * bundles,
             strategy="STRICT_SPREAD" if self._per_node > 1 else "PACK",
             name=name,

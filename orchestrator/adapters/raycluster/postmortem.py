@@ -23,8 +23,8 @@ import ray
 from orchestrator.adapters.raycluster import exit_codes, faults, process
 from orchestrator.adapters.raycluster.cgroup import oom_kills
 from orchestrator.adapters.raycluster.process import WorkerProcess
+from orchestrator.core.settings import PATIENT
 
-SECONDS = 10.0  # a node under load takes some to begin a task
 MOST_WORKERS = 16  # of a gang that dies as a whole
 LINES = 50
 MOST_KNOWN = 5  # lines of the node: the worker's own last words are to stay among the last
@@ -55,11 +55,16 @@ TOOLS: Mapping[tuple[str, ...], re.Pattern[str]] = {
 
 
 class PostMortem:
-    """Fetches what is left of the dead workers of one attempt."""
+    """Fetches what is left of the dead workers of one attempt, within `seconds`.
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    A node under load takes some to begin a task.
+    """
+
+    def __init__(
+        self, now: Callable[[], float] = time.monotonic, seconds: float = PATIENT.remains
+    ) -> None:
         """Look after nobody yet."""
-        self._now = now
+        self._now, self._seconds = now, seconds
         self._asked: dict[int, Any] = {}
         self._until: float | None = None
         self._seen: set[int] = set()
@@ -76,7 +81,7 @@ class PostMortem:
         if worker is None or rank in self._seen or len(self._seen) >= MOST_WORKERS:
             return
         self._seen.add(rank)
-        self._until = self._now() + SECONDS if self._until is None else self._until
+        self._until = self._now() + self._seconds if self._until is None else self._until
         with suppress(*faults.ERRORS):
             self._asked[rank] = process.on(worker.node, remains).remote(worker)
 
@@ -90,17 +95,24 @@ class PostMortem:
                 yield rank, ray.get(ref)
 
 
-def remains(worker: WorkerProcess) -> list[str]:
+def remains(
+    worker: WorkerProcess, known_here: Callable[[WorkerProcess], list[str]] | None = None
+) -> list[str]:
     """Return what is left of `worker` on this node: the ends of its files, then what is known."""
     lines: list[str] = []
     for path, begin in worker.files:
         with suppress(OSError):
             lines += tail(Path(path), begin)
         lines += exit_codes.left(Path(path))
-    known = [*kernel_lines(_kernel_records(), worker.pid, time.monotonic()), *_tool_lines()]
+    return [*lines, *(known_here or _known_here)(worker)[-MOST_KNOWN:]]
+
+
+def _known_here(worker: WorkerProcess) -> list[str]:
+    """Return what the kernel and the tools of makers know of the end of `worker`."""
+    known = [*kernel_lines(_kernel_records(), worker.pid, time.monotonic()), *tool_lines()]
     if not any(_KILLED.search(line) for line in known):
         known = [*of_memory(worker.oom_kills, oom_kills()), *known]
-    return [*lines, *known[-MOST_KNOWN:]]
+    return known
 
 
 def of_memory(before: int | None, now: int | None) -> Iterator[str]:
@@ -128,20 +140,23 @@ def tail(path: Path, begin: int = 0) -> list[str]:
     return [line for line in lines if not line.startswith(_RAYS_MARKS)][-LINES:]
 
 
-def kernel_lines(records: Iterable[str], pid: int, now: float) -> list[str]:
+def kernel_lines(
+    records: Iterable[str], pid: int, now: float, *, contained: bool | None = None
+) -> list[str]:
     """Return what the kernel logged lately of chips, and of the end of process `pid`.
 
     `now` is by the clock of the kernel's log. That the kernel killed another process is no news of
     this one; where numbers are those of a container they can't be compared, and all are taken.
+    Whether this process is `contained` is looked at where `None`.
     """
-    lines = []
+    lines, contained = [], _in_container() if contained is None else contained
     for record in records:
         head, _, text = record.partition(";")
         fields = head.split(",")
         when = int(fields[2]) / 1e6 if len(fields) > 2 and fields[2].isdecimal() else 0.0  # noqa: PLR2004 - priority, number, time
         line = text.split("\n", 1)[0]
         killed = _KILLED.search(line)
-        ours = killed is not None and (str(pid) in killed.groups() or _in_container())
+        ours = killed is not None and (str(pid) in killed.groups() or contained)
         if now - when <= _KERNEL_SECONDS and (ours or _OF_CHIPS.search(line)):
             lines.append(f"{_OF_THE_KERNEL}{line}")
     return lines[-LINES:]
@@ -167,13 +182,14 @@ def _kernel_records() -> Iterator[str]:
             os.close(log)
 
 
-def _tool_lines() -> Iterator[str]:
+def tool_lines(seconds: float = _TOOL_SECONDS) -> Iterator[str]:
+    """Yield what the tools of makers say of broken chips, each within `seconds`."""
     for command, tells in TOOLS.items():
         if shutil.which(command[0]) is None:
             continue
         with suppress(OSError, subprocess.SubprocessError):
             done = subprocess.run(  # noqa: S603 - of the table above
-                command, capture_output=True, text=True, timeout=_TOOL_SECONDS, check=False
+                command, capture_output=True, text=True, timeout=seconds, check=False
             )
             lines = (line.strip() for line in done.stdout.splitlines())
             yield from (f"{command[0]}: {line}" for line in lines if tells.search(line))

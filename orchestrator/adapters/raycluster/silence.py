@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from orchestrator.core.settings import PATIENT
+from orchestrator.core.settings import PATIENT, AttemptSettings
 from orchestrator.core.spec.policy import AUTO, Hanging
 from orchestrator.messages import Alive, Message
 
-# A worker that lives is heard within so many seconds, on a busy host too.
-MARGIN_SECONDS = 5.0
-# ... and much sooner most times: where others hang already, it is the one that they wait for.
+# A worker that lives is heard sooner most times: where others hang, it is what they wait for.
 SUSPECT_SECONDS = 3.0
 
 
 class Silence:
     """When each worker was last heard. Times in seconds; `hang` is how long a hang is.
 
-    A worker shows that it lives whatever its job does, so `auto` is the `least` that it can be.
+    A worker shows that it lives whatever its job does, so `auto` is the least that it can be, by
+    `waits`; their `margin` is within which it is heard, on a busy host too.
     """
 
-    def __init__(self, hang: Hanging, least: float = PATIENT.hang) -> None:
+    def __init__(self, hang: Hanging, waits: AttemptSettings = PATIENT) -> None:
         """Have heard nobody yet."""
-        self._hang = least if hang == AUTO else hang
+        self._hang = waits.hang if hang == AUTO else hang
+        self._margin = waits.margin
         self._last: dict[int, float] = {}
         self._looked: float | None = None
 
@@ -43,7 +43,7 @@ class Silence:
         """Yield those of `ranks` that are silent for too long, with for how many seconds."""
         if self._hang is None:
             return
-        most = SUSPECT_SECONDS if hurry else self._hang + min(self._hang, MARGIN_SECONDS)
+        most = SUSPECT_SECONDS if hurry else self._hang + min(self._hang, self._margin)
         for rank in sorted(ranks & self._last.keys()):
             silent = now - self._last[rank]
             if silent > most:

@@ -15,8 +15,6 @@ from orchestrator.core.spec.engine_command import filled
 from orchestrator.core.spec.engines import EngineSpec, Json, UpdateStep
 
 FOREIGN = (OSError, http.client.HTTPException, ValueError)
-_HEALTH_SECONDS = 10.0
-_LONG_SECONDS = 600.0
 _MODELS = "/v1/models"
 _TEXT = "1"
 _BUSY = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
@@ -66,22 +64,23 @@ class EngineClient:
     def ready(self) -> bool:
         """Return whether it says that it can be asked."""
         try:
-            return self.ask("GET", self._spec.ready, _HEALTH_SECONDS).status == HTTPStatus.OK
+            status = self.ask("GET", self._spec.ready, self._spec.health_seconds).status
         except FOREIGN:
             return False
+        return status == HTTPStatus.OK
 
     def unwell(self) -> str:
         """Return why it says that it is not well, or that it says nothing; empty while it is."""
         path = self._spec.health
         try:
-            status = self.ask("GET", path, _HEALTH_SECONDS).status
+            status = self.ask("GET", path, self._spec.health_seconds).status
         except FOREIGN as error:
             return f"{path} does not answer: {error!r}"
         return "" if status == HTTPStatus.OK else f"{path} answers {status}"
 
     def metrics(self) -> str:
         """Return its figures as it tells them. Raises one of `FOREIGN`."""
-        return self.ask("GET", self._spec.metrics, _HEALTH_SECONDS).text
+        return self.ask("GET", self._spec.metrics, self._spec.health_seconds).text
 
     def introduced(self) -> str:
         """Return why it is not the server that was started; empty where it is.
@@ -128,7 +127,7 @@ class EngineClient:
         """
         body = {**self._question(self._spec.probe), "prompt": prompt, "echo": True}
         try:
-            reply = self.ask("POST", self._spec.probe, _LONG_SECONDS, body)
+            reply = self.ask("POST", self._spec.probe, self._spec.long_seconds, body)
             if _refused(reply.status, reply.text):
                 return None
             answer = json.loads(reply.text)
@@ -143,7 +142,7 @@ class EngineClient:
         """Carry out one step of those by which it takes new weights; return what is wrong."""
         try:
             body = filled(step.body, places)
-            reply = self.ask(step.method, step.path, _LONG_SECONDS, body)
+            reply = self.ask(step.method, step.path, self._spec.long_seconds, body)
         except FOREIGN as error:
             return f"{step.path} does not answer: {error!r}"
         if reply.status >= HTTPStatus.MULTIPLE_CHOICES:
@@ -167,9 +166,9 @@ class EngineClient:
     def _first(self, method: str, path: str, body: Json = None) -> tuple[int, str]:
         """Ask for something for the first time, which may take long."""
         try:
-            reply = self.ask(method, path, _LONG_SECONDS, body)
+            reply = self.ask(method, path, self._spec.long_seconds, body)
         except TimeoutError:
-            return HTTPStatus.GATEWAY_TIMEOUT, f"nothing came within {_LONG_SECONDS:g} s"
+            return HTTPStatus.GATEWAY_TIMEOUT, f"nothing came within {self._spec.long_seconds:g} s"
         except FOREIGN as error:
             raise NotYetError(repr(error)) from error
         if reply.status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -6,7 +6,7 @@ the only module that reaches for Serve's private client.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from ray.serve._private.constants import SERVE_PROXY_NAME
 from ray.serve.context import _get_global_client, _set_global_client
 
 from orchestrator.adapters.rayqueries import cluster_tables
+from orchestrator.adapters.rayqueries.cluster_tables import Node
 from orchestrator.adapters.rayserve.engine_server import address_of
 from orchestrator.core.errors import ServingError
 from orchestrator.messages import PoolState, Replacement, RevisionStatus
@@ -126,17 +127,27 @@ def forget_earlier_clusters() -> None:
     _set_global_client(None)
 
 
-def listening() -> str:
+def running() -> Any:  # noqa: ANN401 - Serve's own client, which has no public type
+    """Return the client of the Serve that runs on this cluster; `None` where none does."""
+    return _get_global_client(raise_if_no_controller_running=False)
+
+
+def listening(
+    nodes: Callable[[], Iterable[Node]] = cluster_tables.live,
+    client_of: Callable[[], Any] = running,
+    own: Callable[[], Collection[str]] | None = None,
+) -> str:
     """Return where replicas listen: as a Serve that runs was told, else by where the nodes are.
 
-    On loopback where every node of the cluster is on this host; on all interfaces else.
+    On loopback where every node of the cluster is on this host; on all interfaces else. `nodes`
+    are those that live, `own` the addresses of this host.
 
     Raises:
         ServingError: Serve listens on loopback, and there are nodes on other hosts by now.
     """
-    hosts = {node.host for node in cluster_tables.live()}
-    elsewhere = sorted(hosts - own_addresses())
-    client = _get_global_client(raise_if_no_controller_running=False)
+    hosts = {node.host for node in nodes()}
+    elsewhere = sorted(hosts - set((own or own_addresses)()))
+    client = client_of()
     if client is None:
         return ANYWHERE if elsewhere else HERE
     options: dict[str, Any] = client.get_serve_details().get("http_options") or {}
@@ -198,20 +209,30 @@ def addresses(group: Mapping[str, Any], host: str) -> tuple[str, ...]:
     return tuple(f"http://{ip}:{port}{prefix}" for ip, port in places)
 
 
-def engines(group: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return where the engines of an application listen that are servers of their own."""
-    known = _engines.setdefault(group["app_name"], {})
-    replicas = [target["name"] for target in group["targets"]]
-    for gone in known.keys() - set(replicas):
-        del known[gone]
-    for name in replicas:
-        if name not in known and (url := address_of(name.rpartition("#")[2])):
-            known[name] = url
-    return tuple(known[name] for name in replicas if name in known)
+class EngineAddresses:
+    """Where the engines of live replicas listen that are servers of their own.
+
+    `ask` is called once for each replica that is there, until it says an address.
+    """
+
+    def __init__(self, ask: Callable[[str], str] = address_of) -> None:
+        """Know none yet."""
+        self._ask = ask
+        self.known: dict[str, dict[str, str]] = {}
+
+    def of(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return those of an application, as Serve tells load balancers of it."""
+        known = self.known.setdefault(group["app_name"], {})
+        replicas = [target["name"] for target in group["targets"]]
+        for gone in known.keys() - set(replicas):
+            del known[gone]
+        for name in replicas:
+            if name not in known and (url := self._ask(name.rpartition("#")[2])):
+                known[name] = url
+        return tuple(known[name] for name in replicas if name in known)
 
 
-# Where the engines of live replicas listen: asked of the cluster once for each.
-_engines: dict[str, dict[str, str]] = {}
+_engines = EngineAddresses()
 
 
 def _application(
@@ -235,7 +256,7 @@ def _application(
         key=str((config.get("user_config") or {}).get("key", "")),
         pool=_pool(config),
         replicas=replicas,
-        urls=engines(group) if serves and group else own,
+        urls=_engines.of(group) if serves and group else own,
         replicas_at=own,
         deployed=float(details.get("last_deployed_time_s") or 0.0),
         spread=bool((config.get("user_config") or {}).get(SPREAD)),

@@ -15,7 +15,6 @@ from typing import Any
 from orchestrator.adapters.rayserve.engine_figures import Figures, Rank
 from orchestrator.core.spec.engines import EngineSpec
 
-UNWELL = 3  # looks in a row at which it says so, or nothing
 BAD_PROBES = 2  # in a row
 _BROKEN = frozenset({"abort", "error"})
 
@@ -42,7 +41,7 @@ class Vitals:
     def looked(self, now: float, unwell: str, figures: Figures) -> None:
         """It said that it is `unwell` (empty: well), and how busy it is."""
         self._unwell = self._unwell + 1 if unwell else 0
-        if self._unwell >= UNWELL:
+        if self._unwell >= self._spec.unwell:
             self._break(f"{unwell}, {self._unwell} times in a row")
         if figures.suspect > self._suspect:
             self._probed = -math.inf

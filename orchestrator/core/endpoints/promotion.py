@@ -12,9 +12,9 @@ requests of each revision without success, and rates that are uniform beforehand
 
 that is, how much likelier the counts are by two rates than by one (B is the beta function;
 Jeffreys, Theory of Probability, 1961, section 5.1, and Good, 1967). By Ville's inequality a factor
-that is 1 on average exceeds `CERTAIN` at any time with a probability of 1 / `CERTAIN` at most, so
-that looking often costs nothing (Robbins, 1970). Three failures of three beside twenty successes
-come to 500.
+that is 1 on average exceeds `certainty` at any time with a probability of 1 / `certainty` at most,
+so that looking often costs nothing (Robbins, 1970). Three failures of three beside twenty
+successes come to 500.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from enum import StrEnum
 from orchestrator.core.endpoints.life import WHOLE
 from orchestrator.core.spec.policy import Rollout
 
-CERTAIN = 300.0  # a Bayes factor from which a revision is worse
-DOUBTFUL = 3.0  # from which it may be: Jeffreys' "substantial"
+DOUBTFUL = 3.0  # a Bayes factor from which it may be worse: Jeffreys' "substantial"
 NO_SUCCESS = 3  # requests without any success, after which there is nothing to wait for
 LEAST_TIMES = 20.0  # of each revision, however few requests its rules want
 NOISE, NOISE_OF_A_TOKEN = 0.02, 0.002  # seconds: less is what a busy host does by itself
@@ -266,7 +265,7 @@ def _fails_more(rules: Rollout, old: RevisionEvidence, new: RevisionEvidence) ->
         for status in statuses:
             if _excess(theirs, ours, status) <= rules.error_rate:
                 continue
-            if bayes_factor(theirs, ours, status) >= CERTAIN:
+            if bayes_factor(theirs, ours, status) >= rules.certainty:
                 return _compared(theirs, ours, status)
     return ""
 

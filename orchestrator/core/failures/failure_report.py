@@ -19,7 +19,6 @@ LINES_THAT_COUNT = 20
 # So many steps after a line its job has survived what that tells of.
 STEPS_SURVIVED = 3
 _STEP = re.compile(r"(?i)(?:\S+ )?(?:step|epoch|iter(?:ation)?|batch)\b[ :=#\[]*\d+")
-SETTLE_SECONDS = 3.0
 
 
 class _Tail:
@@ -61,13 +60,14 @@ class _Tail:
 class FailureReport:
     """Hears all workers of one attempt.
 
-    `at` is of the workers' clocks, made to agree; `now` is of the hearer's. Seconds.
+    `at` is of the workers' clocks, made to agree; `now` is of the hearer's. Seconds. It waits
+    `settle` seconds for a failure that explains the one that it has.
     """
 
-    def __init__(self, signatures: tuple[Signature, ...] | Matcher) -> None:
+    def __init__(self, signatures: tuple[Signature, ...] | Matcher, settle: float = 0.0) -> None:
         """Have heard nothing yet."""
         known = signatures if isinstance(signatures, Matcher) else matcher(signatures)
-        self._matcher = known
+        self._matcher, self._settle = known, settle
         self._classifier = Classifier(self._matcher)
         self._tails: dict[int, _Tail] = defaultdict(_Tail)
         self._reports: dict[int, Failure] = {}
@@ -109,7 +109,7 @@ class FailureReport:
         if not self._reports:
             return None
         verdict = self._classifier.classification()
-        if verdict.sure or all_known or now - self._since > SETTLE_SECONDS:
+        if verdict.sure or all_known or now - self._since > self._settle:
             return self._with_lines(verdict.failure)
         return None
 

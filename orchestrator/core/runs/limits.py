@@ -5,8 +5,6 @@ from __future__ import annotations
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.runs.run import Attempt, Run, StageRun, known_cost
 
-GRACE_WITHOUT_CHECKPOINT = 30.0
-
 
 def over_budget(run: Run, now: float) -> bool:
     """Return whether the run has cost more than its limit, as far as prices are known."""
@@ -56,9 +54,10 @@ def out_of_grace(stage: StageRun, attempt: Attempt, now: float) -> bool:
     """
     if attempt.placed is None or stage.planned.stage.endpoint:
         return True
-    grace = stage.planned.stage.limits.grace
+    limits = stage.planned.stage.limits
+    grace = limits.grace
     if not attempt.saved and attempt.resumed is None:
-        grace = min(grace, GRACE_WITHOUT_CHECKPOINT)
+        grace = min(grace, limits.grace_unsaved)
     since = now if attempt.leaving_since is None else attempt.leaving_since
     return now - since > grace or grace == 0
 

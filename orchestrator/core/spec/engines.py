@@ -147,6 +147,10 @@ class EngineSpec:
         probe_seconds: Seconds between two tokens that are asked for.
         deadline: Seconds within which one must come, for whoever asked.
         grace: Seconds that it has to end.
+        health_seconds: Seconds within which it must say whether it is well, ready, and how busy.
+        long_seconds: Seconds that its first answer, the scores of a text and a step of `update`
+            may take.
+        unwell: Looks in a row at which it says that it is not well, or nothing, until it is ended.
     """
 
     name: str
@@ -175,6 +179,9 @@ class EngineSpec:
     probe_seconds: float = 15.0
     deadline: float = 60.0
     grace: float = 10.0
+    health_seconds: float = 10.0
+    long_seconds: float = 600.0
+    unwell: int = 3
 
     def on(self, pool: Pool) -> Maker | None:
         """Return what holds on the chips of `pool`, `None` where it does not run there.

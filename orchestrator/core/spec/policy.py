@@ -25,7 +25,9 @@ class Limits:
             which no controller drove the run counts for nothing.
         cost: What its attempts held.
         grace: How long an attempt that is over a limit of time or cost has to leave at its next
-            checkpoint; 30 s at most where it has saved none so far.
+            checkpoint.
+        grace_unsaved: The same, where that is shorter, of one that has saved none so far: its job
+            may be one that saves none.
         kill_after: How long the workers of an attempt that is ended have to leave by themselves,
             and to finish the checkpoint that they are saving; then they are killed.
         pending: The wait for nodes that the pool lacks now.
@@ -40,6 +42,7 @@ class Limits:
     timeout: float | None = None
     cost: float | None = None
     grace: float = 300.0
+    grace_unsaved: float = 30.0
     kill_after: float = 10.0
     pending: float | None = 600.0
     queued: float | None = None
@@ -125,6 +128,7 @@ class Gate:
         deadline: Seconds to wait; `None` is no deadline.
         then: What follows at the deadline: `wait` on, `stop`, or `go_on` with what is there.
         shared: Whether every host that may drive the run sees the path.
+        timeout: Seconds within which a `url` must answer, each time that it is asked.
     """
 
     kind: Literal["file", "count", "url", "approval"]
@@ -133,6 +137,7 @@ class Gate:
     deadline: float | None = None
     then: Literal["wait", "stop", "go_on"] = "stop"
     shared: bool = False
+    timeout: float = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +160,10 @@ class Rollout:
             both and one of them tells no log-probabilities; else those are compared.
         shadow: Whether it gets copies of requests during one hold before the first step.
         overflow: Whether it takes over nothing: it gets what finds no room at the others, alone.
+        certainty: The Bayes factor from which it fails more than the old one; at most one good
+            revision of so many is sent back by it.
+        doubt: Seconds beyond `hold` that a step may be without a verdict until it is sent back.
+        answer: Seconds that the first revision may take to answer through the gateway.
     """
 
     steps: tuple[int, ...] = (5, 25, 100)
@@ -166,6 +175,9 @@ class Rollout:
     agreement: float = 0.9
     shadow: bool = False
     overflow: bool = False
+    certainty: float = 300.0
+    doubt: float = 600.0
+    answer: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

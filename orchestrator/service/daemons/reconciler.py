@@ -11,9 +11,7 @@ from typing import NoReturn
 
 from orchestrator import wiring
 from orchestrator.core.endpoints.life import Deployment
-from orchestrator.endpoints.outside_watch import (
-    SECONDS_BETWEEN_LOOKS as SECONDS_BETWEEN_OUTSIDE_LOOKS,
-)
+from orchestrator.core.settings import ReconcilerSettings
 from orchestrator.endpoints.outside_watch import OutsideWatch
 from orchestrator.endpoints.overflow import Overflow
 from orchestrator.endpoints.reconciler import Reconciler
@@ -65,7 +63,9 @@ def run(address: str, settings: str, tell: Callable[[str], None]) -> NoReturn:
     """
     when = wiring.gateway_settings(settings).reconciler
     home, clock, moves = wiring.home(), wiring.clock(), Moves(tell)
-    watch = threading.Thread(target=_watch_outside, args=(home, tell), name="outside", daemon=True)
+    watch = threading.Thread(
+        target=_watch_outside, args=(home, tell, when), name="outside", daemon=True
+    )
     watch.start()
     wiring.running(home)  # which lets this process into a cluster of ours
     store = wiring.database(home)
@@ -101,12 +101,12 @@ def run(address: str, settings: str, tell: Callable[[str], None]) -> NoReturn:
         clock.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def _watch_outside(home: Path, tell: Callable[[str], None]) -> None:
+def _watch_outside(home: Path, tell: Callable[[str], None], when: ReconcilerSettings) -> None:
     """Look after servers outside, which may take long to say nothing: in a thread of its own."""
     clock, best_effort = wiring.clock(), BestEffort()
     watch = OutsideWatch(
-        wiring.database(home), wiring.served_models, tell, f"{holder.name()}/outside"
+        wiring.database(home), wiring.served_models, tell, f"{holder.name()}/outside", when
     )
     while True:
         best_effort.tell("looks at servers outside were not possible", watch.check, but=())
-        clock.sleep(SECONDS_BETWEEN_OUTSIDE_LOOKS)
+        clock.sleep(when.outside)

@@ -208,20 +208,27 @@ def test_what_lies_elsewhere_is_hashed_by_everyone(remote: FsspecArtifactStore) 
         remote.load("r/train/1", mine=lambda _: False)
 
 
-def test_what_is_taken_away_while_it_is_read_is_damaged(
-    store: FsspecArtifactStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class LosesFiles:
+    """A place whose file is taken away as soon as its files have been listed."""
+
+    def __init__(self, place: StoragePlace, lose: Callable[[], object]) -> None:
+        self._place, self._lose = place, lose
+
+    def files(self, name: str) -> frozenset[str]:
+        listed = self._place.files(name)
+        self._lose()
+        return listed
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._place, name)
+
+
+def test_what_is_taken_away_while_it_is_read_is_damaged(store: FsspecArtifactStore) -> None:
     put(store)
-    files = type(store._place).files
-
-    def then_lose(self: StoragePlace, name: str) -> frozenset[str]:
-        found = files(self, name)
-        _lose(store)
-        return found
-
-    monkeypatch.setattr(type(store._place), "files", then_lose)
+    losing: Any = lambda place: LosesFiles(place, lambda: _lose(store))  # noqa: E731
+    read = FsspecArtifactStore(store._base, store._scratch, stands_before=losing)
     with pytest.raises(DamagedError, match="'r/train/1' was taken away while it was read"):
-        store.load("r/train/1")
+        read.load("r/train/1")
 
 
 def test_names_are_told_of_what_is_whole_and_what_is_not(store: FsspecArtifactStore) -> None:

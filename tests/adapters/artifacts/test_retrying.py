@@ -6,20 +6,22 @@ import errno
 import os
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
-from orchestrator.adapters.artifacts.local_place import LocalPlace
+from orchestrator.adapters.artifacts.places import StoragePlace
 from orchestrator.adapters.artifacts.remote_place import RemotePlace
 from orchestrator.adapters.artifacts.retrying import pauses
 from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
 from orchestrator.core.settings import PATIENT
 from tests.adapters.artifacts.shelf import FILES, contents, put
 from tests.fakes import FakeClock
+from tests.interposed import Interposed
 
 
 class HttpError(Exception):
@@ -121,12 +123,21 @@ def test_a_client_that_fails_once_is_asked_again(
     "method", ["add", "seal", "write", "read", "files", "open", "children", "remove", "put"]
 )
 def test_a_folder_whose_file_system_fails_for_a_while_is_asked_again(
-    tmp_path: Path, breaks: Break, clock: FakeClock, method: str, error: Exception
+    tmp_path: Path, clock: FakeClock, method: str, error: Exception
 ) -> None:
-    store = FsspecArtifactStore(str(tmp_path / "store"), clock=clock)
-    flaky = breaks(LocalPlace, method, error, 3)
+    left = [error] * 3
+
+    def fails(*_given: object, **_named: object) -> None:
+        if left:
+            raise left.pop()
+
+    store = FsspecArtifactStore(
+        str(tmp_path / "store"),
+        clock=clock,
+        stands_before=lambda place: Interposed(place, **{method: fails}),  # type: ignore[arg-type,return-value]
+    )
     all_of_it(store)
-    assert flaky.left == 0
+    assert left == []
     assert clock.now() == sum(PAUSES[:3])
 
 
@@ -208,40 +219,52 @@ def test_without_a_clock_nobody_waits(remote: FsspecArtifactStore, breaks: Break
     assert flaky.asked == 1
 
 
-@pytest.mark.parametrize("place", [LocalPlace, RemotePlace])
+@dataclass
+class LosesAnswers:
+    """A place whose answers to one `method` get lost `times` times, once it has done that."""
+
+    place: StoragePlace
+    method: str
+    times: int = 1000
+    asked: int = 0
+
+    def __getattr__(self, name: str) -> object:
+        does = getattr(self.place, name)
+        if name != self.method:
+            return does
+
+        def lost(*given: object) -> object:
+            self.asked += 1
+            answer = does(*given)
+            if self.asked <= self.times:
+                raise TimeoutError
+            return answer
+
+        return lost
+
+
+@pytest.mark.parametrize("local", [True, False])
 def test_a_seal_whose_answer_was_lost_is_no_second_one(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, place: type
+    tmp_path: Path, clock: FakeClock, *, local: bool
 ) -> None:
-    uri = str(tmp_path / "s") if place is LocalPlace else f"memory://{uuid.uuid4().hex}"
-    store = FsspecArtifactStore(uri, tmp_path / "scratch", clock)
-    seal, asked = place.seal, []
+    uri = str(tmp_path / "s") if local else f"memory://{uuid.uuid4().hex}"
+    places: list[LosesAnswers] = []
 
-    def lost(self: object, name: str, manifest: bytes) -> None:
-        asked.append(name)
-        seal(self, name, manifest)
-        raise TimeoutError
+    def losing(place: StoragePlace) -> Any:
+        places.append(LosesAnswers(place, "seal"))
+        return places[0]
 
-    monkeypatch.setattr(place, "seal", lost)
+    store = FsspecArtifactStore(uri, tmp_path / "scratch", clock, stands_before=losing)
     folder = store.part("c/step-1", "a")
     (folder / "w").write_bytes(b"123")
     store.seal("c/step-1", store.add(folder, "c/step-1", "a"), {})
-    assert asked == ["c/step-1"]
+    assert places[0].asked == 1
     assert store.load("c/step-1")[1].files.keys() == {"a/w"}
 
 
-def test_a_commit_whose_answer_was_lost_is_no_second_one(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = FsspecArtifactStore(str(tmp_path / "store"), clock=clock)
-    flush = LocalPlace._flush_above
-    answers = iter([OSError(errno.EIO, "eio")])
-
-    def lost(self: LocalPlace, path: Path) -> None:
-        for error in answers:
-            raise error
-        flush(self, path)
-
-    monkeypatch.setattr(LocalPlace, "_flush_above", lost)
+def test_a_commit_whose_answer_was_lost_is_no_second_one(tmp_path: Path, clock: FakeClock) -> None:
+    losing: Any = lambda place: LosesAnswers(place, "put", times=1)  # noqa: E731
+    store = FsspecArtifactStore(str(tmp_path / "store"), clock=clock, stands_before=losing)
     ref = put(store)
     assert contents(store.fetch(ref)) == FILES
 

@@ -22,7 +22,7 @@ from orchestrator.core.settings import (
 )
 from orchestrator.core.trust.qualification import Rules
 
-SECTIONS = ("attempts", "cluster", "database", "gateway", "qualification", "tracking")
+SECTIONS = ("attempts", "cluster", "database", "gateway", "qualification", "storage", "tracking")
 
 
 def values(profile: str) -> dict[str, float]:

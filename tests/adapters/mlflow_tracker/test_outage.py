@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator import supervisor
 from orchestrator.adapters import mlflow_server
-from orchestrator.adapters.mlflow_tracker import MlflowTracker, rest
+from orchestrator.adapters.mlflow_tracker import MlflowTracker, ServerAccess
 from orchestrator.adapters.mlflow_tracker.experiment import (
     MlflowExperiment,
     MlflowRun,
@@ -117,18 +117,15 @@ def test_a_server_that_hangs_holds_nobody_up_and_gets_the_rest_when_it_wakes_up(
     home: Path,
     uri: str,
     experiment: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rest, "SECONDS", 0.3)
     story = tale()
     story.succeed("data")
     assert track(story).close(SECONDS)
     story.finish_from_training(100)
     with _stopped(home):
         began = time.monotonic()
-        assert not track(story).close(1.0)
+        assert not track(story, access=ServerAccess(seconds=0.3)).close(1.0)
         assert time.monotonic() - began < 2.0
-    monkeypatch.undo()
     assert track(story).close(SECONDS)
     found = Seen(uri, experiment)
     assert len(found.runs) == 5

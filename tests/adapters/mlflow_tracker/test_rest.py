@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from orchestrator.adapters.mlflow_tracker import foreign_artifacts, rest
+from orchestrator.adapters.mlflow_tracker import foreign_artifacts
 from orchestrator.adapters.mlflow_tracker.experiment import (
     MetricPoint,
     MlflowExperiment,
@@ -187,12 +187,9 @@ def test_no_server_at_all_is_away_and_no_password_is_told(ask: Ask, uri: str) ->
     assert "hush" not in str(caught.value)
 
 
-def test_a_server_that_hangs_is_away_after_a_bounded_time(
-    ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rest, "SECONDS", 0.05)
+def test_a_server_that_hangs_is_away_after_a_bounded_time(ask: Ask) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(AwayError, match="timed"):
-        ask(f"http://127.0.0.1:{mute.getsockname()[1]}").post("x", {})
+        ask(f"http://127.0.0.1:{mute.getsockname()[1]}", seconds=0.05).post("x", {})
 
 
 def test_numbers_that_json_lacks_are_written_as_mlflow_reads_them(server: Answering) -> None:

@@ -14,16 +14,18 @@ from ray.exceptions import RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from orchestrator.adapters.raycluster import access, managed_ray, process
-from orchestrator.adapters.rayqueries import gcs
 from orchestrator.core.errors import ClusterError
 
 SLOW = "No node info found matching attributes: '10.0.0.1' when trying to resolve node to connect"
 
 
+def connected(address: str, patience: float = 0.0) -> bool:
+    """Connect to what listens at `address` and is no head of Ray."""
+    return access.connect(address, patience, pauses=(0.0, 0.0), admitted=access.check)
+
+
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(access, "_PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(gcs, "admit", lambda _: None)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setenv(access._RECONNECT, "")
@@ -49,7 +51,7 @@ def test_a_node_that_ray_does_not_know_yet_is_asked_for_again(
 ) -> None:
     left = failing(monkeypatch, RuntimeError(SLOW), ConnectionError("it timed out"), None)
 
-    assert access.connect(address)
+    assert connected(address)
     assert left == []
 
 
@@ -59,7 +61,7 @@ def test_what_no_patience_mends_is_told_at_once(
     left = failing(monkeypatch, RuntimeError("Version mismatch: 2.59 and 2.60\nmore"), None)
 
     with pytest.raises(ClusterError, match=r"can't be joined: Version mismatch: 2\.59 and 2\.60$"):
-        access.connect(address)
+        connected(address)
     assert len(left) == 1
 
 
@@ -69,7 +71,7 @@ def test_who_is_slow_for_ever_is_told_in_the_end(
     left = failing(monkeypatch, *(RuntimeError(SLOW) for _ in range(4)))
 
     with pytest.raises(ClusterError, match="No node info found"):
-        access.connect(address)
+        connected(address)
     assert len(left) == 1, "three tries"
 
 
@@ -78,7 +80,7 @@ def test_ray_waits_for_its_head_for_longer_than_the_product(
 ) -> None:
     monkeypatch.delenv(access._RECONNECT)
     failing(monkeypatch, None)
-    access.connect(address, patience=120.0)
+    connected(address, patience=120.0)
 
     assert int(os.environ[access._RECONNECT]) > 120  # noqa: TID251 - Ray reads it there
 

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.adapters.raycluster import placement, process
+from orchestrator.adapters.raycluster import placement
 from orchestrator.adapters.raycluster.nodes import SECONDS_OF_A_LOOK, ClusterNodes
-from orchestrator.adapters.raycluster.placement import Placement, free_room
-from orchestrator.adapters.rayqueries import cluster_tables
+from orchestrator.adapters.raycluster.placement import Placement, PlacementGroups, free_room
 from orchestrator.adapters.rayqueries.cluster_tables import Group, Node
 from orchestrator.core.settings import PATIENT, AttemptSettings
 from orchestrator.core.spec.stages import Needs
@@ -26,37 +25,38 @@ WIDE = pool("wide", chip=NPU, nodes=3, devices_per_node=2, cpus_per_node=4)
 SOON = 1.0
 
 
-class Scene:
+class Scene(PlacementGroups):
     """A cluster of three declared nodes of two chips, with what lives and what was asked of it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *live: Node) -> None:
+    def __init__(self, *live: Node) -> None:
         self.clock = FakeClock(100.0)
         self.alive: list[Node] = list(live)
         self.nodes = ClusterNodes(self.clock.now, lambda: self.alive, dict)
         self.groups: list[tuple[list[float], dict[str, str]]] = []  # chips of each bundle
         self.strategy = ""
-        self.state = "PENDING"
+        self.stands = "PENDING"
         self.scheduling = "NO_RESOURCES"
-        monkeypatch.setattr(placement, "placement_group", self._ask)
-        monkeypatch.setattr(cluster_tables, "group", self._group)
-        monkeypatch.setattr(process, "end_group", lambda _name: None)
+        self.ended: list[str] = []
 
     def place(self, asked: AttemptRequest) -> Placement:
-        return Placement(asked, self.nodes, {}, now=self.clock.now)
+        return Placement(asked, self.nodes, {}, now=self.clock.now, groups=self)
 
     def after(self, seconds: float, place: Placement) -> Sequence[Waiting | Failed]:
         self.clock.sleep(seconds)
         return place.news()
 
-    def _ask(self, bundles: list[dict[str, float]], **options: Any) -> object:
+    def ask(self, bundles: list[dict[str, float]], **options: Any) -> object:
         selectors = options["bundle_label_selector"]
         assert len(selectors) == len(bundles)
         self.groups.append(([bundle.get("NPU", 0.0) for bundle in bundles], selectors[0]))
         self.strategy = options["strategy"]
         return object()
 
-    def _group(self, _handle: object) -> Group:
-        return Group("of an attempt", self.state, self.scheduling, ())
+    def end(self, name: str) -> None:
+        self.ended.append(name)
+
+    def state(self, _handle: object) -> Group:
+        return Group("of an attempt", self.stands, self.scheduling, ())
 
 
 def node(number: int, *, life: int = 1, free: float = 0.0, chips: float = 2.0) -> Node:
@@ -71,14 +71,12 @@ def gang(workers: int, *, least: int | None = None, avoid: tuple[str, ...] = ())
 
 
 @pytest.fixture
-def empty(monkeypatch: pytest.MonkeyPatch) -> Scene:
-    return Scene(monkeypatch)
+def empty() -> Scene:
+    return Scene()
 
 
-def test_a_node_that_reboots_is_waited_for_with_what_there_is(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    scene = Scene(monkeypatch, node(1), node(2))
+def test_a_node_that_reboots_is_waited_for_with_what_there_is() -> None:
+    scene = Scene(node(1), node(2))
     place = scene.place(gang(6))
 
     assert scene.groups == [([2.0] * 3, {"pool": "wide"})], "so that a node may be started"
@@ -86,7 +84,7 @@ def test_a_node_that_reboots_is_waited_for_with_what_there_is(
     assert place.news() == [Waiting(f"pool 'wide' {reason}")]
     assert scene.after(SOON, place) == []
     scene.alive.append(node(3))
-    scene.state = "CREATED"
+    scene.stands = "CREATED"
     assert scene.after(SOON, place) == []
     assert place.anew() is None
 
@@ -114,8 +112,8 @@ def test_what_the_declared_nodes_can_not_hold_is_refused_at_once(empty: Scene) -
     assert refused.failure.evidence == f"pool 'wide' {told}"
 
 
-def test_a_busy_pool_is_told_as_a_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene(monkeypatch, node(1), node(2), node(3))
+def test_a_busy_pool_is_told_as_a_queue() -> None:
+    scene = Scene(node(1), node(2), node(3))
     place = scene.place(gang(6))
 
     busy = "pool 'wide' is busy: 6 x (1 CPU, 1 NPU) is not free"
@@ -126,10 +124,8 @@ def test_a_busy_pool_is_told_as_a_queue(monkeypatch: pytest.MonkeyPatch) -> None
     assert not lacking.queued, "a node went while it waited"
 
 
-def test_nodes_to_avoid_are_named_while_another_may_come_and_used_when_none_does(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    scene = Scene(monkeypatch, node(1, free=2.0))
+def test_nodes_to_avoid_are_named_while_another_may_come_and_used_when_none_does() -> None:
+    scene = Scene(node(1, free=2.0))
     place = scene.place(gang(2, avoid=("n1",)))
 
     assert scene.groups[-1][1] == {"pool": "wide", placement.NODE_ID: "!in(id1.1)"}
@@ -143,8 +139,8 @@ def test_nodes_to_avoid_are_named_while_another_may_come_and_used_when_none_does
     assert again.avoid == ()
 
 
-def test_the_run_says_how_long_a_place_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene(monkeypatch, node(1, free=2.0))
+def test_the_run_says_how_long_a_place_is_waited_for() -> None:
+    scene = Scene(node(1, free=2.0))
     waits = AttemptSettings(avoid=5.0, shrink=1000.0)
     place = scene.place(replace(gang(2, least=1, avoid=("n1",)), waits=waits))
     place.news()
@@ -157,10 +153,8 @@ def test_the_run_says_how_long_a_place_is_waited_for(monkeypatch: pytest.MonkeyP
     assert wide.anew() is None, "it waits for all"
 
 
-def test_a_node_to_avoid_that_was_rebooted_is_avoided_under_its_new_id(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    scene = Scene(monkeypatch, node(2))
+def test_a_node_to_avoid_that_was_rebooted_is_avoided_under_its_new_id() -> None:
+    scene = Scene(node(2))
     place = scene.place(gang(2, avoid=("n1",)))
     place.news()
     assert place.anew() is None
@@ -181,23 +175,22 @@ def test_a_node_to_avoid_that_was_rebooted_is_avoided_under_its_new_id(
 def test_whatever_is_to_be_avoided_and_whatever_lives_nothing_that_fits_the_plan_is_refused(
     workers: int, least: int | None, live: set[int], avoid: set[str]
 ) -> None:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        scene = Scene(monkeypatch, *(node(number, free=2.0) for number in sorted(live)))
-        least = min(least, workers) if least else None
-        place = scene.place(gang(workers, least=least, avoid=tuple(sorted(avoid))))
-        said = [*place.news()]
-        for _ in range(3):
-            asked = place.anew()
-            place = scene.place(asked) if asked else place
-            said += scene.after(PATIENT.avoid, place)
-        rest = scene.alive = [node(number, free=2.0) for number in (1, 2, 3)]
-        scene.clock.sleep(PATIENT.avoid)
+    scene = Scene(*(node(number, free=2.0) for number in sorted(live)))
+    least = min(least, workers) if least else None
+    place = scene.place(gang(workers, least=least, avoid=tuple(sorted(avoid))))
+    said = [*place.news()]
+    for _ in range(3):
         asked = place.anew()
         place = scene.place(asked) if asked else place
+        said += scene.after(PATIENT.avoid, place)
+    rest = scene.alive = [node(number, free=2.0) for number in (1, 2, 3)]
+    scene.clock.sleep(PATIENT.avoid)
+    asked = place.anew()
+    place = scene.place(asked) if asked else place
 
-        assert not any(isinstance(one, Failed) for one in said)
-        usable = [one for one in rest if one.name not in place.request.avoid]
-        assert 2 * len(usable) >= place.request.needs.workers, "it has room in the whole pool"
+    assert not any(isinstance(one, Failed) for one in said)
+    usable = [one for one in rest if one.name not in place.request.avoid]
+    assert 2 * len(usable) >= place.request.needs.workers, "it has room in the whole pool"
 
 
 def test_nodes_are_asked_for_once_a_turn_and_names_once_for_all() -> None:
@@ -223,8 +216,8 @@ def test_nodes_are_asked_for_once_a_turn_and_names_once_for_all() -> None:
     assert len(asked) == 2
 
 
-def test_a_node_that_is_drained_is_used_by_no_means(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene(monkeypatch, node(1, free=2.0))
+def test_a_node_that_is_drained_is_used_by_no_means() -> None:
+    scene = Scene(node(1, free=2.0))
     place = scene.place(replace(gang(2, avoid=("n2",)), drained=("n1",)))
 
     assert scene.groups[-1][1] == {"pool": "wide", placement.NODE_ID: "!in(id1.1)"}
@@ -233,7 +226,7 @@ def test_a_node_that_is_drained_is_used_by_no_means(monkeypatch: pytest.MonkeyPa
     assert scene.after(PATIENT.avoid + 1.0, place) == []
     assert place.anew() is None
     scene.alive.append(node(3, free=2.0))
-    scene.state = "CREATED"
+    scene.stands = "CREATED"
     assert scene.after(SOON, place) == []
 
 
@@ -251,9 +244,9 @@ def test_a_node_that_is_drained_is_used_by_no_means(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_a_gang_that_fills_nodes_has_one_bundle_a_node(
-    monkeypatch: pytest.MonkeyPatch, needs: Needs, chips: list[float], strategy: str
+    needs: Needs, chips: list[float], strategy: str
 ) -> None:
-    scene = Scene(monkeypatch, node(1, free=2.0), node(2, free=2.0), node(3, free=2.0))
+    scene = Scene(node(1, free=2.0), node(2, free=2.0), node(3, free=2.0))
     place = scene.place(request("succeed", "gang", on=WIDE, needs=needs))
 
     assert scene.groups == [(chips, {"pool": "wide"})]
@@ -268,10 +261,8 @@ def test_a_gang_that_fills_nodes_has_one_bundle_a_node(
     assert place.asked == totals
 
 
-def test_a_gang_waits_for_whole_nodes_however_many_chips_are_free_elsewhere(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    scene = Scene(monkeypatch, node(1, free=2.0), node(2, free=1.0), node(3, free=1.0))
+def test_a_gang_waits_for_whole_nodes_however_many_chips_are_free_elsewhere() -> None:
+    scene = Scene(node(1, free=2.0), node(2, free=1.0), node(3, free=1.0))
     wide = scene.place(gang(4))
 
     busy = "pool 'wide' is busy: {} x (1 CPU, 1 NPU), {}, is not free"
@@ -288,10 +279,8 @@ def test_a_gang_waits_for_whole_nodes_however_many_chips_are_free_elsewhere(
     assert free_room(gang(4, least=1), scene.nodes) == 4
 
 
-def test_a_gang_waits_where_the_live_nodes_are_smaller_than_declared(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    scene = Scene(monkeypatch, *(node(n, free=1.0, chips=1.0) for n in (1, 2, 3)))
+def test_a_gang_waits_where_the_live_nodes_are_smaller_than_declared() -> None:
+    scene = Scene(*(node(n, free=1.0, chips=1.0) for n in (1, 2, 3)))
     (waiting,) = scene.place(gang(2)).news()
 
     wanted = "2 x (1 CPU, 1 NPU), all on one node,"
@@ -299,20 +288,16 @@ def test_a_gang_waits_where_the_live_nodes_are_smaller_than_declared(
     assert waiting == Waiting(f"pool 'wide' can't give {wanted} now: {have}")
 
 
-def test_larger_nodes_than_declared_get_as_many_workers_as_the_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    scene = Scene(monkeypatch, node(1, free=4.0, chips=4.0))
+def test_larger_nodes_than_declared_get_as_many_workers_as_the_others() -> None:
+    scene = Scene(node(1, free=4.0, chips=4.0))
     (waiting,) = scene.place(gang(4)).news()
 
     assert scene.strategy == "STRICT_SPREAD"
     assert "can't give 4 x (1 CPU, 1 NPU), 2 on each node, now" in str(waiting)
 
 
-def test_an_elastic_gang_takes_whole_nodes_where_there_are_and_else_any_chips(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    scene = Scene(monkeypatch, node(1, free=2.0), node(2, free=1.0), node(3, free=1.0))
+def test_an_elastic_gang_takes_whole_nodes_where_there_are_and_else_any_chips() -> None:
+    scene = Scene(node(1, free=2.0), node(2, free=1.0), node(3, free=1.0))
     scene.place(gang(4, least=1))
     assert scene.groups[-1][0] == [1.0] * 4, "it begins at once"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.raycluster import cgroup, postmortem
+from orchestrator.adapters.raycluster import cgroup
 from orchestrator.adapters.raycluster.postmortem import (
     LINES,
     kernel_lines,
@@ -14,6 +14,7 @@ from orchestrator.adapters.raycluster.postmortem import (
     of_the_node,
     remains,
     tail,
+    tool_lines,
 )
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.core.failures.explain import explain
@@ -30,11 +31,6 @@ def record(text: str, ago: float = 1.0) -> str:
     return f"4,1,{int((NOW - ago) * 1e6)},-;{text}\n SUBSYSTEM=pci\n"
 
 
-@pytest.fixture
-def on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postmortem, "_in_container", lambda: False)
-
-
 def test_the_last_lines_are_those_of_the_attempt_without_the_marks_of_ray(tmp_path: Path) -> None:
     file = tmp_path / "worker.err"
     before = b"CUDA error: of the attempt before\n"
@@ -45,18 +41,14 @@ def test_the_last_lines_are_those_of_the_attempt_without_the_marks_of_ray(tmp_pa
     assert tail(file) == [str(number) for number in range(100_000 - LINES, 100_000)]
 
 
-def test_files_that_are_gone_or_shut_are_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_that_are_gone_or_shut_are_passed_over(tmp_path: Path) -> None:
     file = tmp_path / "worker.out"
     file.write_text("last words\n")
     gone = (str(tmp_path / "gone"), 0)
     files = (gone, (str(tmp_path), 0), (str(file), 0))
     dead = WorkerProcess("node", 1, None, files=files)
-    monkeypatch.setattr(postmortem, "_kernel_records", list)
-    monkeypatch.setattr(postmortem, "TOOLS", {})
 
-    assert remains(dead) == ["last words"]
+    assert remains(dead, lambda _worker: [XID]) == ["last words", XID]
 
 
 def test_of_a_file_that_was_begun_anew_all_is_of_the_attempt(tmp_path: Path) -> None:
@@ -72,19 +64,18 @@ def test_what_the_node_knows_is_no_word_of_the_worker() -> None:
     assert not of_the_node("xyzzy: fatal 0x77")
 
 
-@pytest.mark.usefixtures("on_the_host")
 def test_the_kernel_is_heard_of_this_process_and_of_chips_and_of_late_alone() -> None:
     other = KILLED.replace("4711", "47")
     records = [record(XID, ago=3600.0), *map(record, (KILLED, other, XID, "usb 1-1: new device"))]
 
-    assert kernel_lines(records, 4711, NOW) == [f"kernel: {KILLED}", f"kernel: {XID}"]
-    assert kernel_lines(["rubbish", ""], 4711, NOW) == []
+    heard = kernel_lines(records, 4711, NOW, contained=False)
+    assert heard == [f"kernel: {KILLED}", f"kernel: {XID}"]
+    assert kernel_lines(["rubbish", ""], 4711, NOW, contained=False) == []
 
 
-def test_in_a_container_numbers_of_processes_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postmortem, "_in_container", lambda: True)
-
-    assert kernel_lines([record(KILLED)], 12, NOW) == [f"kernel: {KILLED}"]
+def test_in_a_container_numbers_of_processes_say_nothing() -> None:
+    heard = kernel_lines([record(KILLED)], 12, NOW, contained=True)
+    assert heard == [f"kernel: {KILLED}"]
 
 
 def test_the_tool_of_a_maker_is_asked_where_there_is_one_and_its_alarms_are_told(
@@ -100,9 +91,8 @@ def test_the_tool_of_a_maker_is_asked_where_there_is_one_and_its_alarms_are_told
     for script in (tool, slow):
         script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(postmortem, "_TOOL_SECONDS", 0.2)
 
-    assert list(postmortem._tool_lines()) == ["nvidia-smi: Remapping Failure Occurred : Yes"]
+    assert list(tool_lines(0.2)) == ["nvidia-smi: Remapping Failure Occurred : Yes"]
 
 
 def test_who_was_killed_for_memory_in_a_container_is_told_by_the_count_of_its_kernel() -> None:
@@ -123,12 +113,10 @@ def test_who_was_killed_for_memory_in_a_container_is_told_by_the_count_of_its_ke
     ],
 )
 def test_the_count_is_that_of_the_own_container(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, file: str, text: str
+    tmp_path: Path, groups: str, file: str, text: str
 ) -> None:
-    monkeypatch.setattr(cgroup, "_ROOT", tmp_path)
-    monkeypatch.setattr(cgroup, "_GROUPS", tmp_path / "groups")
-    assert cgroup.oom_kills() is None
+    assert cgroup.oom_kills(tmp_path, tmp_path / "groups") is None
     (tmp_path / "groups").write_text(groups)
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(text)
-    assert cgroup.oom_kills() == 3
+    assert cgroup.oom_kills(tmp_path, tmp_path / "groups") == 3

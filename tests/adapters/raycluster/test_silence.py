@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.adapters.raycluster.silence import MARGIN_SECONDS, SUSPECT_SECONDS, Silence
+from orchestrator.adapters.raycluster.silence import SUSPECT_SECONDS, Silence
+from orchestrator.core.settings import PATIENT, AttemptSettings
 from orchestrator.messages import Alive, LogLine
 
 RANKS = {0, 1, 2}
@@ -24,7 +25,7 @@ def test_a_worker_is_missed_after_a_hang_and_a_margin_and_sooner_when_others_han
         silence.heard(rank, Alive(rank, 4), 0.0)
     silence.heard(1, LogLine(1, "more"), 20.0)
 
-    assert silent(silence, 30.0 + MARGIN_SECONDS) == []
+    assert silent(silence, 30.0 + PATIENT.margin) == []
     assert list(silence.of(RANKS, 36.0, hurry=False)) == [(0, 36.0)]
     assert silent(silence, SUSPECT_SECONDS + 0.1, hurry=True) == [0]
     assert silent(silence, 24.0, hurry=True) == [0, 1]
@@ -40,11 +41,11 @@ def test_who_did_not_listen_for_long_misses_nobody_yet() -> None:
     assert silent(silence, 502.5) == [0]
 
 
-def test_by_default_the_run_says_how_long_a_hang_is() -> None:
-    silence = Silence("auto", 30.0)
+def test_by_default_the_run_says_how_long_a_hang_is_and_how_much_longer_silence() -> None:
+    silence = Silence("auto", AttemptSettings(hang=30.0, margin=20.0))
     silence.heard(0, Alive(0, 4), 0.0)
-    assert silent(silence, 30.0 + MARGIN_SECONDS) == []
-    assert silent(silence, 36.0) == [0]
+    assert silent(silence, 50.0) == []
+    assert silent(silence, 50.1) == [0]
 
 
 def test_without_a_limit_nobody_is_missed() -> None:

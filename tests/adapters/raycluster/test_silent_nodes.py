@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -29,13 +30,14 @@ from tests.workers import worker
     ],
 )
 def test_silence_of_a_node_that_does_not_answer_is_the_loss_of_the_node(
-    monkeypatch: pytest.MonkeyPatch, *, stands: bool, kind: FailureKind, evidence: str
+    *, stands: bool, kind: FailureKind, evidence: str
 ) -> None:
     asked: list[str] = []
     nodes = SimpleNamespace(name=lambda _: "h1", stands=lambda node: asked.append(node) or stands)
-    monkeypatch.setattr(Gang, "_launch", lambda _: None)
     wanted = replace(request("live", "gang", needs=Needs(workers=2)), watch=Watch(hang=30.0))
-    gang = Gang(worker, wanted, SimpleNamespace(nodes=nodes), now=lambda: 0.0)  # type: ignore[arg-type]
+    stand_by = SimpleNamespace(place=SimpleNamespace(remote=lambda _parcel: object()))
+    place: Any = SimpleNamespace(nodes=nodes)
+    gang = Gang(worker, wanted, place, [stand_by, stand_by], now=lambda: 0.0)
     for rank in range(2):
         gang._processes[rank] = WorkerProcess("id1", rank, None)
         gang._streams[rank] = object()

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.rayqueries import cluster_tables
 from orchestrator.adapters.rayqueries.cluster_tables import Node
 from orchestrator.adapters.rayserve import state
 from orchestrator.core.errors import ServingError
@@ -36,14 +35,13 @@ def test_the_proxy_that_stands_in_for_a_lost_pool_is_no_replica() -> None:
     assert state.addresses(group(PROXY), state.HERE) == ()
 
 
-def cluster(monkeypatch: pytest.MonkeyPatch, nodes: dict[str, bool], serve_on: str | None) -> None:
-    """Have Ray tell of `nodes`, by address and whether they live, and of a Serve that runs."""
-    told = [Node(ip, ip, ip, 1, {}, {}, {}, alive=alive) for ip, alive in nodes.items()]
+def listening(nodes: dict[str, bool], serve_on: str | None) -> str:
+    """Return where replicas listen, of `nodes` by address and whether they live."""
+    live = [Node(ip, ip, ip, 1, {}, {}, {}) for ip, alive in nodes.items() if alive]
     details = {"http_options": {"host": serve_on}}
     client = None if serve_on is None else SimpleNamespace(get_serve_details=lambda: details)
-    monkeypatch.setattr(cluster_tables, "nodes", lambda: told)
-    monkeypatch.setattr(state, "_get_global_client", lambda **_: client)
-    monkeypatch.setattr(state, "own_addresses", lambda: {"127.0.0.1", "10.0.0.1"})
+    own = {"127.0.0.1", "10.0.0.1"}
+    return state.listening(lambda: live, lambda: client, lambda: own)
 
 
 @pytest.mark.parametrize(
@@ -57,37 +55,30 @@ def cluster(monkeypatch: pytest.MonkeyPatch, nodes: dict[str, bool], serve_on: s
     ],
 )
 def test_replicas_listen_on_loopback_where_all_nodes_that_live_are_this_host(
-    monkeypatch: pytest.MonkeyPatch, nodes: dict[str, bool], serve_on: str | None, host: str
+    nodes: dict[str, bool], serve_on: str | None, host: str
 ) -> None:
-    cluster(monkeypatch, nodes, serve_on)
-    assert state.listening() == host
+    assert listening(nodes, serve_on) == host
 
 
-def test_a_serve_on_loopback_is_refused_once_there_are_other_hosts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    cluster(monkeypatch, {"10.0.0.1": True, "10.0.0.2": True}, "127.0.0.1")
+def test_a_serve_on_loopback_is_refused_once_there_are_other_hosts() -> None:
     with pytest.raises(ServingError, match=r"nobody reaches the node at '10\.0\.0\.2': undeploy"):
-        state.listening()
+        listening({"10.0.0.1": True, "10.0.0.2": True}, "127.0.0.1")
 
 
-def test_an_engine_server_is_known_by_its_own_port_asked_once_for_each_replica(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_engine_server_is_known_by_its_own_port_asked_once_for_each_replica() -> None:
     told, asked = {"x": "http://10.0.0.7:41000"}, []
 
     def address_of(replica: str) -> str:
         asked.append(replica)
         return told.get(replica, "")
 
-    monkeypatch.setattr(state, "address_of", address_of)
-    monkeypatch.setattr(state, "_engines", {})
+    engines = state.EngineAddresses(address_of)
     young = {**REPLICA, "name": "chat.r1#engine#y"}
-    assert state.engines(group(REPLICA, young)) == ("http://10.0.0.7:41000",)
+    assert engines.of(group(REPLICA, young)) == ("http://10.0.0.7:41000",)
     told["y"] = "http://10.0.0.7:41001"
-    assert state.engines(group(young)) == ("http://10.0.0.7:41001",)
+    assert engines.of(group(young)) == ("http://10.0.0.7:41001",)
     assert asked == ["x", "y", "y"]
-    assert state._engines == {"chat.r1": {"chat.r1#engine#y": "http://10.0.0.7:41001"}}
+    assert engines.known == {"chat.r1": {"chat.r1#engine#y": "http://10.0.0.7:41001"}}
 
 
 def test_a_replica_that_has_its_place_and_does_not_answer_yet_is_told_to_start() -> None:

@@ -16,8 +16,12 @@ def with_engine(**engine: Any) -> Any:
 
 
 def test_a_replica_is_well_while_its_engine_is_or_says_nothing_of_it() -> None:
-    Replica.check_health(with_engine(health=lambda: ""))
-    Replica.check_health(with_engine())
+    asked: list[str] = []
+    Replica.check_health(with_engine(health=lambda: asked.append("health") or ""))
+    assert asked == ["health"]
+    silent = with_engine(answers=lambda: asked.append("answers"))
+    Replica.check_health(silent)
+    assert asked == ["health"], "and nothing else is asked of one that has no health"
 
 
 def test_an_engine_that_can_not_serve_has_its_replica_replaced() -> None:
@@ -31,4 +35,4 @@ def test_a_broken_engine_server_has_its_replica_replaced() -> None:
     with pytest.raises(RuntimeError, match="engine 'vllm' is broken"):
         EngineServer.check_health(of)
     of._supervision.fault = ""
-    EngineServer.check_health(of)
+    assert EngineServer.check_health(of) is None  # type: ignore[func-returns-value]

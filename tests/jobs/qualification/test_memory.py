@@ -74,12 +74,9 @@ def test_what_is_not_told_is_a_limit_and_what_is_not_there_a_fault(
     found = {}
     for name, room in (("told", memory.Room(total, total)), ("silent", memory.Room(None, None))):
         bench = Bench(LocalContext(folder=tmp_path / name, hardware=REAL), quick=True)
-        monkeypatch.setattr(memory, "_room", lambda *_, room=room: room)
-        monkeypatch.setattr(memory, "_kept", lambda *_, **__: "")
-        monkeypatch.setattr(memory, "ask", lambda *_: None)
         with monkeypatch.context() as patched:
-            full(published // 2, patched)
-            memory.check_memory(bench, CPU)
+            full(published // 2, patched)  # whose blocks are views, which take no words
+            memory.check_memory(bench, CPU, room, kept=lambda _blocks, **_how: "")
         found[name] = [(one.subject, one.status) for one in bench.findings]
     assert found == {
         "told": [("cpu", FAILED)],
