@@ -10,11 +10,13 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from orchestrator.adapters import terminal
 from orchestrator.cli import parser
-from orchestrator.cli.exits import Exit, of_error
+from orchestrator.cli.exits import Exit, of_error, way_out
+from orchestrator.cli.interrupts import terminable
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.text import visible
 
@@ -28,19 +30,25 @@ MODULES = {
     "_gateway": "gateway",
     "_reconcile": "reconcile",
 }
-# What drives a run goes on without its terminal.
+# What drives a run goes on without its terminal; what starts services ends them with itself.
 DRIVING = frozenset(
-    {"launch", "resume", "rerun", "switch", "qualify", "deploy", "cancel", "_drive"}
+    {
+        *("launch", "resume", "rerun", "switch", "qualify", "deploy", "rollback", "cancel"),
+        "_drive",
+    }
 )
+STARTING = DRIVING | {"up"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     with terminal.any_encoding():
         args = parser.parse(sys.argv[1:] if argv is None else argv)
-        if args.verb not in DRIVING:
-            return _run(args)
-        with terminal.lasting():
+        with ExitStack() as whole:
+            if args.verb in DRIVING:
+                whole.enter_context(terminal.lasting())
+            if args.verb in STARTING:
+                whole.enter_context(terminable())
             return _run(args)
 
 
@@ -57,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
             return ended
         return carry_out(ended, dry=args.dry_run)
     except OrchestratorError as error:
-        for line in visible(str(error)).splitlines():
+        for line in visible(str(error) + way_out(error)).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return of_error(error)
     except BrokenPipeError:  # `... | head`: the reader has seen enough

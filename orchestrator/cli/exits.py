@@ -1,11 +1,20 @@
-"""Exit codes, as SkyPilot has them where it has one."""
+"""How a command ends: exit codes, as SkyPilot has them where it has one, and the way out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from orchestrator.core.errors import ConfigError, NotFoundError, OrchestratorError, PlanError
+from orchestrator.core.errors import (
+    ClusterError,
+    ConfigError,
+    HeldError,
+    NotFoundError,
+    OrchestratorError,
+    PlanError,
+    StoreError,
+)
 
 if TYPE_CHECKING:
     from orchestrator.core.runs.states import RunState  # help is printed without it
@@ -40,3 +49,19 @@ def of_error(error: OrchestratorError) -> Exit:
     if isinstance(error, ConfigError | PlanError):
         return Exit.USAGE
     return Exit.NOT_FOUND if isinstance(error, NotFoundError) else Exit.ERROR
+
+
+def way_out(error: OrchestratorError) -> str:
+    """Return what to type about the run of an error, to follow its message; often nothing."""
+    run = error.run
+    if not run:
+        return ""
+    again = f"run {run} goes on: orchestrator resume {run}"
+    ways: Mapping[type[OrchestratorError], str] = {
+        HeldError: f"; `orchestrator cancel {run}` ends it, "
+        f"`orchestrator resume --take-over {run}` takes it over",
+        ConfigError: f": orchestrator cancel {run}",
+        ClusterError: f"; when it is up, {again}",
+        StoreError: f"; when it is mended, {again}",
+    }
+    return next((way for kind, way in ways.items() if isinstance(error, kind)), "")

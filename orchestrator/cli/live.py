@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -11,7 +12,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.adapters import terminal
 from orchestrator.cli import plan, run_summary
+from orchestrator.cli.interrupts import Interrupts
 from orchestrator.core.runs.run import Run, RunHeader, StageRun
 from orchestrator.core.runs.states import StageState
 from orchestrator.core.settings import Settings
@@ -23,6 +26,7 @@ from orchestrator.service import driving, environment
 SECONDS_BETWEEN_LINES = 5.0
 REFRESHES_A_SECOND = 4
 MOST_FIGURES = 8  # of a stage that succeeded, on one line
+OUTPUT = "output.txt"  # what a terminal that is gone should have shown
 COLUMNS = ("STAGE", "POOL", "STATUS", "PROGRESS", "LOSS", "TOKENS/S", "ETA", "TIME")
 
 
@@ -113,10 +117,15 @@ class LiveView:
         """Print how a run ended, and what to type next."""
         run_summary.show(run, self._console.print)
 
+    def interruptible(self) -> AbstractContextManager[driving.Interrupts]:
+        """Let the first Ctrl-C or SIGTERM cancel the run."""
+        return Interrupts()
+
     def follow(self, current: Callable[[], Run]) -> None:
         """Show the run that `current` returns, as it then stands, from now on."""
         self._leave()
         self._current = current
+        terminal.spare(environment.home_path() / "logs" / current().header.run / OUTPUT)
         self._latest, self._printed = {}, {}
 
     def observe(self, stage: str, attempt: int, message: Message) -> None:

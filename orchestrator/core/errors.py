@@ -78,7 +78,13 @@ class Problem:
 
 
 class OrchestratorError(Exception):
-    """Base of every error that is reported as a line and not as a traceback."""
+    """Base of every error that is reported as a line and not as a traceback.
+
+    `run` is the run that has to end, or that goes on later, where it is about one: whoever
+    reports the error says how that is asked for.
+    """
+
+    run: str = ""
 
 
 class _ProblemsError(OrchestratorError):

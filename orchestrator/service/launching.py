@@ -61,7 +61,7 @@ class Launch:
         finals: list[Run] = []
         with (
             self._services(lambda: any(map(driving.serves, finals))) as addresses,
-            driving.Interrupts() as interrupts,
+            view.interruptible() as interrupts,
         ):
             for planned in self.planned:
                 if interrupts.reason or any(r.state is RunState.CANCELLED for r in finals):
@@ -143,8 +143,9 @@ def _earlier(name: str) -> Run:
     store = wiring.database(wiring.home())
     if not run.done and runs.lease_state(store, run) is LeaseState.ALIVE:
         what = f"run {run.header.run!r} still goes on, and saves checkpoints"
-        hint = f"end it first: orchestrator cancel {run.header.run}"
-        raise ConfigError([Problem("--continue", what, hint)])
+        error = ConfigError([Problem("--continue", what, "end it first")])
+        error.run = run.header.run
+        raise error
     return run
 
 

@@ -145,7 +145,7 @@ def rerun(run: Run, stage: str, *, reuse: bool = True) -> Resumption:
     """
     name, store = run.header.run, wiring.database(wiring.home())
     if not run.done:
-        hint = f"wait for its end, or: orchestrator resume {name}"
+        hint = "wait for its end, or resume it"
         raise ConfigError([Problem("", f"run {name!r} has not ended: {run.state}", hint)])
     event = _reopening(store, run, Again(since=stage, anew=True))
     return _resumption(run, event, take_over=False, reuse=reuse)
@@ -170,7 +170,7 @@ def _resumption(
 def _reopening(store: EventLog, run: Run, how: Again) -> RunReopened:
     """Return the event by which `run` goes on."""
     if (run.state, RunReopened) not in RUN_TRANSITIONS:
-        hint = f"orchestrator resume {run.header.run} ends it first"
+        hint = "resume it first"
         raise ConfigError([Problem("", f"run {run.header.run!r} is {run.state}", hint)])
     since, anew, damaged = how.since, how.anew, tuple(_damaged(run))
     event = rules.reopening(run, since=since, anew=anew, damaged=damaged)
@@ -223,4 +223,4 @@ def _refuse_all_but_limits(overrides: Sequence[str]) -> None:
         raise ConfigError(problems)
 
 
-_HINT = "`orchestrator launch --continue RUN` takes the rest too, and goes on from its checkpoints"
+_HINT = "a launch that continues it takes the rest too, and goes on from its checkpoints"

@@ -11,7 +11,6 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from orchestrator.adapters import terminal
 from orchestrator.wiring.adapters import (
     Built,
     clock,
@@ -194,7 +193,6 @@ __all__ = [
     "submit",
     "sweep_cache",
     "take_over_environment",
-    "terminal",
     "to_start",
     "tracing",
     "tracker",

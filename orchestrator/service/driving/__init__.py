@@ -1,13 +1,12 @@
 """A run from its request to its end: services up, controller driven, all given back.
 
 `request.py` is what shall be driven, `services.py` what this machine runs for it, `driving.py` the
-drive itself, `interrupts.py` what Ctrl-C does.
+drive itself, `view.py` who is shown it and may interrupt it.
 """
 
 from orchestrator.service.driving.beginning import begun, hand_over
 from orchestrator.service.driving.claim import claim
 from orchestrator.service.driving.driving import drive, drive_new, serves, wind_down
-from orchestrator.service.driving.interrupts import Interrupts
 from orchestrator.service.driving.request import HOST, DriveRequest, new_header
 from orchestrator.service.driving.services import (
     Addresses,
@@ -18,11 +17,12 @@ from orchestrator.service.driving.services import (
     starting,
     tracking_alone,
 )
-from orchestrator.service.driving.view import Unseen, View
+from orchestrator.service.driving.view import Cancellable, Interrupts, Unseen, View
 
 __all__ = [
     "HOST",
     "Addresses",
+    "Cancellable",
     "DriveRequest",
     "Interrupts",
     "Unseen",

@@ -26,7 +26,9 @@ def claim(store: LeasedRuns, header: RunHeader, *, by_force: bool) -> Run:
     lease, now = store.lease(header.run), store.now()
     if by_force or lease_state(run, lease, now, holder.lives) is not LeaseState.ALIVE:
         return run
-    raise HeldError(_refusal(header.run, events, lease, now))
+    error = HeldError(_refusal(header.run, events, lease, now))
+    error.run = header.run
+    raise error
 
 
 def _refusal(run: str, events: Sequence[Stored], lease: Lease | None, now: float) -> str:
@@ -34,6 +36,4 @@ def _refusal(run: str, events: Sequence[Stored], lease: Lease | None, now: float
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(began[-1])) if began else "?"
     who = holder.in_words(lease.holder) if lease else ""
     seen = f", seen {now - abs(lease.at):.0f} s ago" if lease else ""
-    has = f"run {run!r} has a controller since {since} ({who or 'elsewhere'}{seen})"
-    ways = f"`orchestrator cancel {run}` ends it, `orchestrator resume --take-over {run}`"
-    return f"{has}; {ways} takes it over"
+    return f"run {run!r} has a controller since {since} ({who or 'elsewhere'}{seen})"

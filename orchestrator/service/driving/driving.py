@@ -25,13 +25,10 @@ from orchestrator.output_reader import OutputReader
 from orchestrator.ports import Cluster, EventLog, Queues, Serving, Tracker
 from orchestrator.service.driving.beginning import begun
 from orchestrator.service.driving.claim import claim
-from orchestrator.service.driving.interrupts import Interrupts
 from orchestrator.service.driving.request import DriveRequest
 from orchestrator.service.driving.services import Addresses, services, startable
 from orchestrator.service.driving.view import View
 from orchestrator.supervisor import holder
-
-OUTPUT = "output.txt"  # what a terminal that is gone should have shown
 
 
 def drive(request: DriveRequest, view: View, *, new: bool, keep: Callable[[Run], bool]) -> Run:
@@ -106,7 +103,7 @@ def _drive(
         closing.callback(executors.cluster.close)
         closing.callback(executors.serving.settle)  # it needs the cluster
         store = wiring.database(home, settings.database.patience)
-        interrupts = closing.enter_context(Interrupts())
+        interrupts = closing.enter_context(view.interruptible())
         if new:  # not before the cluster is there: what never could run is no run
             _prove_storage(request, executors, store, wiring.cluster_address(settings))
             store.create(header, header.created)
@@ -115,7 +112,6 @@ def _drive(
         closing.enter_context(begun(store, header))
         best_effort = BestEffort()
         closing.callback(lambda: _show_untold(view, best_effort))
-        wiring.terminal.spare(home / "logs" / header.run / OUTPUT)
         artifacts = wiring.artifact_store(wiring.storage_uri(settings, home))
         shared = MonotonicClock(wiring.clock(), store.now())
         output = OutputRecorder(store, artifacts, header.run, shared, best_effort)
@@ -183,12 +179,9 @@ def _parting(controller: Controller, deps: Dependencies, request: DriveRequest) 
         by = f" (epoch {lease.epoch})" if lease else ""
         message = f"another controller has taken run {name} over{by}; this one stops"
         raise StaleControllerError(message) from error
-    except ClusterError as error:
-        message = f"{error}; when it is up, run {name} goes on: orchestrator resume {name}"
-        raise ClusterError(message) from error
-    except StoreError as error:
-        message = f"{error}; when it is mended, run {name} goes on: orchestrator resume {name}"
-        raise StoreError(message) from error
+    except (ClusterError, StoreError) as error:
+        error.run = name
+        raise
     finally:
         if not isinstance(sys.exception(), StaleControllerError):
             part = partial(_part, controller.run, deps, request)

@@ -16,7 +16,6 @@ from orchestrator import wiring
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.plan import Plan
-from orchestrator.service.driving.interrupts import terminable
 from orchestrator.supervisor import Tenancy
 
 
@@ -72,7 +71,7 @@ def services(
         needs_gateway(settings) if gateway is None else gateway
     )
     wiring.check_services(settings, home, gateway=serving)
-    with terminable(), Tenancy(home) as tenancy:
+    with Tenancy(home) as tenancy:
         with ThreadPoolExecutor(1) as beside:
             tracking = beside.submit(wiring.start_tracking, settings, home, tenancy)
             try:
@@ -114,6 +113,6 @@ def tracking_alone(settings: Settings, home: Path) -> Iterator[Addresses]:
     Raises:
         TrackingError: The tracking server can't be started or reached.
     """
-    with terminable(), Tenancy(home) as tenancy:
+    with Tenancy(home) as tenancy:
         uri = wiring.start_tracking(settings, home, tenancy)
         yield Addresses(cluster=wiring.find_cluster(settings, home), tracking=uri)

@@ -1,16 +1,42 @@
-"""What shows a run while it goes on, to whoever asked for it."""
+"""Whoever asked for a run, while it goes on: is shown it, and may interrupt it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from orchestrator.core.runs.run import Run, RunHeader
 from orchestrator.messages import Message, Untold
 
 
+class Cancellable(Protocol):
+    """What drives a run, and ends it when it is told to."""
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the run, for that reason."""
+        ...
+
+
+class Interrupts(Protocol):
+    """What cancels a run from outside: signals, or nothing at all."""
+
+    @property
+    def reason(self) -> str:
+        """What has interrupted; empty while nothing has."""
+        ...
+
+    def cancel(self, controller: Cancellable) -> None:
+        """Cancel the run of `controller` once something interrupts, now if that has come."""
+        ...
+
+
 class View(Protocol):
-    """What shows runs while they go on."""
+    """What shows runs while they go on, and may interrupt them."""
+
+    def interruptible(self) -> AbstractContextManager[Interrupts]:
+        """Let what interrupts cancel runs, from now until the end of the context."""
+        ...
 
     def begins(self, header: RunHeader, *, again: bool = False) -> None:
         """Take notice that a run begins, or goes on `again`; the services are up."""
@@ -37,8 +63,21 @@ class View(Protocol):
         ...
 
 
+class Uninterrupted:
+    """Nothing interrupts: signals are the caller's own."""
+
+    reason = ""
+
+    def cancel(self, controller: Cancellable) -> None:
+        """Leave the run alone."""
+
+
 class Unseen:
-    """A view that shows nothing."""
+    """A view that shows nothing and interrupts nothing: any thread may have it."""
+
+    def interruptible(self) -> AbstractContextManager[Interrupts]:
+        """Leave signals as they are."""
+        return nullcontext(Uninterrupted())
 
     def begins(self, header: RunHeader, *, again: bool = False) -> None:
         """Take no notice."""

@@ -11,9 +11,10 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from orchestrator.controller.loop import Controller
+if TYPE_CHECKING:  # help is printed without it
+    from orchestrator.service.driving import Cancellable
 
 _Handler: TypeAlias = Any  # of a signal: a function, or one of signal's own numbers
 
@@ -45,7 +46,7 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self._controller: Controller | None = None
+        self._controller: Cancellable | None = None
         self.reason = ""
         self._before: dict[signal.Signals, _Handler] = {}
 
@@ -63,7 +64,7 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def cancel(self, controller: Controller) -> None:
+    def cancel(self, controller: Cancellable) -> None:
         """Cancel this controller's run, now if a signal has come already."""
         self._controller = controller
         if self.reason:
