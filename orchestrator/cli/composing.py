@@ -5,12 +5,22 @@ from __future__ import annotations
 import argparse
 import shlex
 
+from orchestrator.core.settings import Settings
+from orchestrator.display import tables
 from orchestrator.service.config_source import ConfigSource
 
 
 def source(args: argparse.Namespace) -> ConfigSource:
     """Return the config that the command line names."""
     return ConfigSource(tuple(args.overrides), args.config_dir, args.config_name)
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    """Return the settings of the config that the command line names; say what has a new name."""
+    composed = source(args).settings()
+    for line in composed.renamed:
+        tables.console(stderr=True).print(line, style="yellow", markup=False)
+    return composed
 
 
 def again(args: argparse.Namespace, *words: str) -> str:

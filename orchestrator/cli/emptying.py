@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> Sequence[Step]:
     if not words or "=" in words[0]:
         raise ConfigError([Problem(f"pools {verb}", "no pool is named", f"pools {verb} NAME")])
     name, *args.overrides = words
-    place = place_of(composing.source(args).settings(), name)
+    place = place_of(composing.settings(args), name)
     if verb == "undrain":
         said = f"{_sentence(place)} takes attempts again."
         return [Step.of(undrain(place), lambda _: print(said))]

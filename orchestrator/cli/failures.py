@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> Exit:
     name, overrides = _file(args.overrides)
     read, several = cases(_text(name), name)
     args.overrides = overrides
-    settings = composing.source(args).settings()
+    settings = composing.settings(args)
     judgements = [explained(case, settings) for case in read]
     if args.json:
         print(json.dumps(judgements if several else judgements[0], indent=2))

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
         return emptying.run(args)
     if composing.shown(args):
         return Exit.SUCCEEDED
-    settings = composing.source(args).settings()
+    settings = composing.settings(args)
     known = pools(settings)
     if args.json:
         print(tables.as_json([_json(pool, known) for pool in known.fleet.pools.values()]))

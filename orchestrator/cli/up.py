@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     """Start what is not up for the fleet of the config."""
     if composing.shown(args):
         return Exit.SUCCEEDED
-    settings, again = composing.source(args).settings(), composing.again(args)
+    settings, again = composing.settings(args), composing.again(args)
     if args.block:
         return [Step.of(up(settings, partial(_stay, again)), lambda _: None)]
     return [Step.of(up(settings), partial(_tell, again))]

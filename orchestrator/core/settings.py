@@ -272,7 +272,7 @@ class CommonSettings:
 class Settings(CommonSettings):
     """A whole config. `resolved` is what Hydra composed, interpolations filled in.
 
-    `renamed` says in lines which of its jobs have another name than it gives them.
+    `renamed` says in lines which of its settings and jobs have another name than it gives them.
     """
 
     pipeline: Pipeline

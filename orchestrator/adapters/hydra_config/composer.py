@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.adapters.hydra_config import overriding, translation, unreadable
+from orchestrator.adapters.hydra_config import moved, overriding, translation, unreadable
 from orchestrator.adapters.hydra_config.merging import REMEMBERED, Loader, lean_choices
 from orchestrator.adapters.hydra_config.yaml_limits import DEEPEST
 from orchestrator.core.errors import ConfigError, Problem, shown
@@ -90,7 +90,7 @@ class Composer:
 
         The config is `None` where the files themselves can't be composed.
         """
-        parsed, problems = self.parse(overrides)
+        parsed, problems = self.parse(moved.overrides_of_today(overrides)[0])
         problems.extend(overriding.sweeps(parsed))
         single = [override for override in parsed if not override.is_sweep_override()]
         repository = self.repository(single)

@@ -60,6 +60,7 @@ def try_compose(
     from orchestrator.adapters.hydra_config.composer import Composer
     from orchestrator.adapters.hydra_config.plain import to_plain
 
+    overrides, given = moved.overrides_of_today(overrides)
     config, problems = Composer(config_dir, config_name).compose(overrides)
     if config is None:
         return None, problems
@@ -68,11 +69,13 @@ def try_compose(
         return None, [*problems, *unset]
     data.update(sections)
     absolute_paths.anchor(data)
-    resolved, renamed = moved.with_jobs(data)
+    resolved, written = moved.with_settings(data, overrides)
+    resolved, jobs = moved.with_jobs(resolved)
     settings, wrong = try_parse(resolved)
     paths = [problem.path for problem in (*problems, *unset)]
     problems = [*problems, *unset, *(p for p in wrong if not _reported(p.path, paths))]
     if settings is not None:
+        renamed = tuple(dict.fromkeys((*given, *written, *jobs)))
         settings = replace(
             settings, resolved=resolved, overrides=tuple(overrides), renamed=renamed
         )

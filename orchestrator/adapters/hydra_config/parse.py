@@ -38,11 +38,12 @@ def parse(config: Mapping[str, Json]) -> Settings:
     Raises:
         ConfigError: With all problems.
     """
-    config, renamed = moved.with_jobs(moved.forward(config))
+    config, settings_moved = moved.with_settings(config)
+    config, jobs_moved = moved.with_jobs(config)
     settings, problems = try_parse(config)
     if settings is None or problems:
         raise ConfigError(problems)
-    return replace(settings, resolved=config, renamed=renamed)
+    return replace(settings, resolved=config, renamed=(*settings_moved, *jobs_moved))
 
 
 def try_parse(config: Mapping[str, Json]) -> tuple[Settings | None, list[Problem]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.adapters.hydra_config import moved
 from orchestrator.adapters.hydra_config.document import NAME_PATTERN, NAMED, names_at
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.nearest import choices
@@ -92,7 +91,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _unknown(path: tuple[str, ...], known: Sequence[str]) -> Problem:
-    hint = moved.hint(path) or choices(path[-1], known, "keys")
+    hint = choices(path[-1], known, "keys")
     if len(path) == 1 and path[0] in (*ROLE_LIKE, *Role):
         roles = ", ".join(f"roles.{role.value}" for role in Role)
         hint = f"a role is bound to a pool by roles.ROLE=POOL: {roles}"
