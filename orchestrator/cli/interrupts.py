@@ -38,7 +38,7 @@ def terminable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class Interrupts:
+class SignalInterrupts:
     """Lets the first Ctrl-C or SIGTERM cancel a run, and a second one break it off.
 
     `reason` is the signal that has come, if any. Those around it hear it too: a sweep whose run
@@ -80,7 +80,7 @@ class Interrupts:
         if self._controller:
             self._controller.cancel(self.reason)
 
-    def _around(self, number: signal.Signals) -> Interrupts | None:
+    def _around(self, number: signal.Signals) -> SignalInterrupts | None:
         """Return those that listened before, if any did."""
         around = getattr(self._before.get(number), "__self__", None)
-        return around if isinstance(around, Interrupts) else None
+        return around if isinstance(around, SignalInterrupts) else None

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from orchestrator.adapters import terminal
 from orchestrator.cli import plan, run_summary
-from orchestrator.cli.interrupts import Interrupts
+from orchestrator.cli.interrupts import SignalInterrupts
 from orchestrator.core.runs.run import Run, RunHeader, StageRun
 from orchestrator.core.runs.states import StageState
 from orchestrator.core.settings import Settings
@@ -119,7 +119,7 @@ class LiveView:
 
     def interruptible(self) -> AbstractContextManager[driving.Interrupts]:
         """Let the first Ctrl-C or SIGTERM cancel the run."""
-        return Interrupts()
+        return SignalInterrupts()
 
     def follow(self, current: Callable[[], Run]) -> None:
         """Show the run that `current` returns, as it then stands, from now on."""

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self
+from typing import Protocol, Self
 
 from orchestrator import wiring
-from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.attempt_requests import AttemptDefaults
+from orchestrator.controller.dependencies import Dependencies, RunStore
 from orchestrator.controller.loop import Controller, Observer
 from orchestrator.controller.monotonic import MonotonicClock
 from orchestrator.controller.outlook import drained_nodes, unused_in
@@ -22,7 +23,7 @@ from orchestrator.core.runs.states import StageState
 from orchestrator.error_boundary import BestEffort, outcome
 from orchestrator.messages import Lease, Message
 from orchestrator.output_reader import OutputReader
-from orchestrator.ports import Cluster, EventLog, Queues, Serving, Tracker
+from orchestrator.ports import Cluster, EventLog, Queues, Serving, Tracker, Verdicts
 from orchestrator.service.driving.beginning import begun
 from orchestrator.service.driving.claim import claim
 from orchestrator.service.driving.request import DriveRequest
@@ -47,14 +48,14 @@ def drive(request: DriveRequest, view: View, *, new: bool, keep: Callable[[Run],
     ) as addresses:
         view.begins(request.header, again=not new)
         executors = _Executors.new(request, addresses)
-        finals.append(_drive(request, addresses, view, executors, new=new))
+        finals.append(_drive(request, view, executors, new=new))
         view.ended(finals[-1])
     return finals[-1]
 
 
 def drive_new(request: DriveRequest, addresses: Addresses, view: View) -> Run:
     """Create the run, drive it here to its end on services that are up, and return it."""
-    return _drive(request, addresses, view, _Executors.new(request, addresses), new=True)
+    return _drive(request, view, _Executors.new(request, addresses), new=True)
 
 
 def wind_down(request: DriveRequest, addresses: Addresses, view: View, reason: str) -> Run:
@@ -64,21 +65,30 @@ def wind_down(request: DriveRequest, addresses: Addresses, view: View, reason: s
     endpoints, which are taken away where the cluster is up.
     """
     executors = _Executors.tied(request, addresses, reason)
-    return _drive(request, addresses, view, executors, new=False)
+    return _drive(request, view, executors, new=False)
+
+
+class _DrivenRuns(RunStore, Verdicts, Protocol):
+    """What a controller records, and what is shown of a run beside."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Executors:
-    """What a controller holds work with; `reason` is why it is to cancel the run, if it is."""
+    """What a controller holds work with, and where MLflow is.
+
+    `reason` is why it is to cancel the run, if it is.
+    """
 
     cluster: Cluster
     serving: Serving
+    tracking: str
     reason: str = ""
 
     @classmethod
     def new(cls, request: DriveRequest, addresses: Addresses) -> Self:
         cluster = wiring.cluster(request.settings, request.header.plan, addresses.cluster)
-        return cls(cluster, wiring.serving(request.settings, request.home, addresses.cluster))
+        serving = wiring.serving(request.settings, request.home, addresses.cluster)
+        return cls(cluster, serving, addresses.tracking)
 
     @classmethod
     def tied(cls, request: DriveRequest, addresses: Addresses, reason: str) -> Self:
@@ -87,60 +97,27 @@ class _Executors:
         serving = wiring.serving(
             settings if addresses.cluster else here, request.home, addresses.cluster
         )
-        return cls(wiring.cluster(here, request.header.plan, ""), serving, reason)
+        cluster = wiring.cluster(here, request.header.plan, "")
+        return cls(cluster, serving, addresses.tracking, reason)
 
 
-def _drive(
-    request: DriveRequest,
-    addresses: Addresses,
-    view: View,
-    executors: _Executors,
-    *,
-    new: bool,
-) -> Run:
-    settings, header, home = request.settings, request.header, request.home
+def _drive(request: DriveRequest, view: View, executors: _Executors, *, new: bool) -> Run:
+    header = request.header
     with ExitStack() as closing:
         closing.callback(executors.cluster.close)
         closing.callback(executors.serving.settle)  # it needs the cluster
-        store = wiring.database(home, settings.database.patience)
+        store = wiring.database(request.home, request.settings.database.patience)
         interrupts = closing.enter_context(view.interruptible())
-        if new:  # not before the cluster is there: what never could run is no run
-            _prove_storage(request, executors, store, wiring.cluster_address(settings))
-            store.create(header, header.created)
-        elif not claim(store, header, by_force=request.by_force).epoch:
-            _prove_storage(request, executors, store, settings.cluster.address)
+        _record(request, executors, store, new=new)
         closing.enter_context(begun(store, header))
         best_effort = BestEffort()
         closing.callback(lambda: _show_untold(view, best_effort))
-        artifacts = wiring.artifact_store(wiring.storage_uri(settings, home))
-        shared = MonotonicClock(wiring.clock(), store.now())
-        output = OutputRecorder(store, artifacts, header.run, shared, best_effort)
-        written = OutputReader(store, lambda: artifacts, header.run)
-        shown = _ShownTracker(view, len(store.events(header.run)), best_effort)
-        shown.tracker = wiring.tracker(
-            settings, store, addresses.tracking, home, written, shown.last_event
-        )
-        deps = Dependencies(
-            cluster=executors.cluster,
-            serving=executors.serving,
-            store=store,
-            artifacts=artifacts,
-            tracker=shown,
-            clock=wiring.clock(),
-            gates=wiring.gates(store),
-            holder=holder.name(),
-            by=request.by,
-            patience=settings.database.patience,
-            leave=partial(wiring.raise_if_leaving, settings, home),
-            best_effort=best_effort,
-        )
-        defaults = replace(
-            wiring.attempt_defaults(settings, home, reuse=request.reuse),
-            kept=request.kept,
-            earlier=_stored(store, header.continues) if header.continues else None,
-        )
+        shown = _ViewedTracker(view, len(store.events(header.run)), best_effort)
+        deps = _dependencies(request, executors, store, shown, best_effort)
+        clock = MonotonicClock(deps.clock, store.now())
+        output = OutputRecorder(store, deps.artifacts, header.run, clock, best_effort)
         observer = _both(best_effort, output.observe, view.observe)
-        controller = Controller(header, deps, defaults, observer)
+        controller = Controller(header, deps, _attempt_defaults(request, store), observer)
         closing.enter_context(_parting(controller, deps, request))
         closing.enter_context(output)  # the tracker shows its last lines too
         closing.enter_context(controller.lease)
@@ -149,6 +126,60 @@ def _drive(
         if executors.reason:
             controller.cancel(executors.reason)
         return controller.drive()
+
+
+def _record(request: DriveRequest, executors: _Executors, store: _DrivenRuns, *, new: bool) -> None:
+    """Have the database hold the run, a `new` one or one that may be taken over.
+
+    Not before the cluster is there, and its nodes have shown that they read the storage: what
+    never could run is no run.
+    """
+    settings, header = request.settings, request.header
+    if new:
+        _prove_storage(request, executors, store, wiring.cluster_address(settings))
+        store.create(header, header.created)
+    elif not claim(store, header, by_force=request.by_force).epoch:
+        _prove_storage(request, executors, store, settings.cluster.address)
+
+
+def _dependencies(
+    request: DriveRequest,
+    executors: _Executors,
+    store: _DrivenRuns,
+    shown: _ViewedTracker,
+    best_effort: BestEffort,
+) -> Dependencies:
+    """Return what the controller works with; what it tells the tracker is `shown` too."""
+    settings, home = request.settings, request.home
+    artifacts = wiring.artifact_store(wiring.storage_uri(settings, home))
+    written = OutputReader(store, lambda: artifacts, request.header.run)
+    shown.tracker = wiring.tracker(
+        settings, store, executors.tracking, home, written, shown.last_event
+    )
+    return Dependencies(
+        cluster=executors.cluster,
+        serving=executors.serving,
+        store=store,
+        artifacts=artifacts,
+        tracker=shown,
+        clock=wiring.clock(),
+        gates=wiring.gates(store),
+        holder=holder.name(),
+        by=request.by,
+        patience=settings.database.patience,
+        leave=partial(wiring.raise_if_leaving, settings, home),
+        best_effort=best_effort,
+    )
+
+
+def _attempt_defaults(request: DriveRequest, store: EventLog) -> AttemptDefaults:
+    """Return what all attempts of the run have in common."""
+    header = request.header
+    return replace(
+        wiring.attempt_defaults(request.settings, request.home, reuse=request.reuse),
+        kept=request.kept,
+        earlier=_stored(store, header.continues) if header.continues else None,
+    )
 
 
 def _prove_storage(
@@ -230,7 +261,7 @@ def _show_untold(view: View, best_effort: BestEffort) -> None:
         best_effort.tell("lines were not shown", partial(view.untold, best_effort.untold))
 
 
-class _ShownTracker:
+class _ViewedTracker:
     """A tracker that tells the view too, and shows no more than its own controller has done."""
 
     tracker: Tracker
