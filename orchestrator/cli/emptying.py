@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from orchestrator.cli import composing
 from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.settings import Settings
 from orchestrator.service.pools import PoolOrNode, drain, place_of, undrain
 
 UNEXPLAINED = "no reason given"
@@ -19,7 +20,7 @@ def run(args: argparse.Namespace) -> Sequence[Step]:
     if not words or "=" in words[0]:
         raise ConfigError([Problem(f"pools {verb}", "no pool is named", f"pools {verb} NAME")])
     name, *args.overrides = words
-    place = place_of(composing.settings(args), name)
+    place = _place(composing.settings(args), name)
     if verb == "undrain":
         said = f"{_sentence(place)} takes attempts again."
         return [Step.of(undrain(place), lambda _: print(said))]
@@ -28,6 +29,12 @@ def run(args: argparse.Namespace) -> Sequence[Step]:
         f"checkpoint.\nTo use it again: orchestrator pools undrain {name}"
     )
     return [Step.of(drain(place, args.reason or UNEXPLAINED), lambda _: print(said))]
+
+
+def _place(settings: Settings, name: str) -> PoolOrNode:
+    """Return the pool or the node that is named as POOL, NODE or POOL/NODE."""
+    pool, _, node = name.partition("/")
+    return place_of(settings, pool, node) if node else place_of(settings, name)
 
 
 def _sentence(place: PoolOrNode) -> str:

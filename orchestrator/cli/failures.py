@@ -10,10 +10,11 @@ from pathlib import Path
 
 from orchestrator.cli import composing
 from orchestrator.cli.exits import Exit
+from orchestrator.cli.failure_cases import cases
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.failures.kinds import Action
 from orchestrator.core.text import visible
-from orchestrator.service.explaining import Json, cases, explained
+from orchestrator.service.explaining import Json, explained
 
 WORDS: Mapping[Action, str] = {
     Action.RETRY: "again here, after a pause",

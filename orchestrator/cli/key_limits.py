@@ -6,11 +6,9 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from orchestrator.cli import arguments
-from orchestrator.core.endpoints.api_keys import ApiKey
 from orchestrator.core.errors import ConfigError, Problem
 
 NONE, ALL = "none", "all"
@@ -20,13 +18,14 @@ MOST_DOLLARS = 1e9
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
-def changed(key: ApiKey, words: Iterable[str], now: float) -> ApiKey:
-    """Return `key` as `words` change it.
+def parsed(words: Iterable[str]) -> dict[str, Any]:
+    """Return the fields of a key that `words` tell; `expires` in seconds from now.
 
     Raises:
         ConfigError: Some are no limits; all of them are named.
     """
-    problems, changes = [], {}
+    problems: list[Problem] = []
+    changes: dict[str, Any] = {}
     for word in words:
         name, mark, text = word.partition("=")
         if not mark or name not in FIELDS:
@@ -39,10 +38,7 @@ def changed(key: ApiKey, words: Iterable[str], now: float) -> ApiKey:
             problems.append(Problem(name, str(error), _hint(name)))
     if problems:
         raise ConfigError(problems)
-    seconds = changes.get("expires")
-    if seconds is not None:
-        changes["expires"] = now + seconds
-    return replace(key, **changes)
+    return changes
 
 
 def seconds(text: str) -> float:

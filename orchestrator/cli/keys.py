@@ -45,16 +45,15 @@ def _change(args: argparse.Namespace, key: ApiKey) -> Step:
 
 
 def _add(args: argparse.Namespace) -> Step:
-    now, days = environment.clock().now(), args.days
     plain = ApiKey(
         name=args.name,
         digest="",
         models=tuple(args.model),
         requests=args.requests,
         tokens=args.tokens,
-        expires=None if days is None else now + days * DAY,
     )
-    key = key_limits.changed(plain, args.changes, now)
+    ends = {} if args.days is None else {"expires": args.days * DAY}
+    key = keys.limited(plain, {**ends, **key_limits.parsed(args.changes)})
     change = keys.add(key)
     _warn_of_unknown(key)
     return Step.of(change, _tell)
@@ -64,7 +63,7 @@ def _set(args: argparse.Namespace, key: ApiKey) -> Step:
     if not args.changes:
         what = "nothing is to change"
         raise ConfigError([Problem("keys", what, f"keys set {args.name} requests=60")])
-    key = key_limits.changed(key, args.changes, environment.clock().now())
+    key = keys.limited(key, key_limits.parsed(args.changes))
     _warn_of_unknown(key)
     change = keys.change(key, " ".join(args.changes))
     return Step.of(change, lambda _: print(f"Key {key.name} is changed."))

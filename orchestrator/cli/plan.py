@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 
-from orchestrator.cli import composing, policies
+from orchestrator.cli import composing
 from orchestrator.cli.exits import Exit
 from orchestrator.core.errors import Problem
 from orchestrator.core.spec.plan import Plan, PlannedStage
-from orchestrator.display import plans, tables
+from orchestrator.display import plans, policies, tables
 from orchestrator.service.planning import plan
 
 

@@ -10,10 +10,11 @@ from orchestrator.cli.exits import Exit, of_state
 from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
 from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.runs.run import Run
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.trust.qualification import Standing, Verdict
 from orchestrator.display import tables
-from orchestrator.service.qualifying import PIPELINE, Depth, Qualification, qualify
+from orchestrator.service.qualifying import PIPELINE, Depth, qualify
 
 COLUMNS = ("POOL", "ROLE", "VERDICT", "REASON")
 
@@ -32,31 +33,26 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
         depth=Depth(quick=args.quick, soak=args.soak),
         model_of=args.model_of,
     )
-    return [step(asked)]
-
-
-def step(asked: Qualification, *, what: str = "", announced: bool = False) -> Step:
-    """Return the step that runs the checks and shows the verdicts."""
 
     def do() -> Exit:
         with LiveView.of(asked.settings) as view:
             final, verdicts = asked.run(view)
-        if not verdicts:
-            print("No verdict: what ended the run says nothing of the pool.")
-            return of_state(final.state)
-        _show(verdicts)
-        refused = any(verdict.standing is Standing.REFUSED for verdict in verdicts)
-        return Exit.FAILED if refused else Exit.SUCCEEDED
+        return show(final, verdicts)
 
-    return Step(what or asked.what, do, announced)
+    return [Step(asked.what, do)]
 
 
-def _show(verdicts: Sequence[Verdict]) -> None:
-    """Print verdicts with all their reasons."""
+def show(final: Run, verdicts: Sequence[Verdict]) -> Exit:
+    """Print verdicts with all their reasons, and return how the checks ended."""
+    if not verdicts:
+        print("No verdict: what ended the run says nothing of the pool.")
+        return of_state(final.state)
     rows = (row for verdict in verdicts for row in _rows(verdict))
     out = tables.console()
     out.print()
     out.print(tables.table(COLUMNS, rows))
+    refused = any(verdict.standing is Standing.REFUSED for verdict in verdicts)
+    return Exit.FAILED if refused else Exit.SUCCEEDED
 
 
 def _rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:

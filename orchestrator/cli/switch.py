@@ -11,7 +11,6 @@ from orchestrator.cli.live import LiveView
 from orchestrator.cli.steps import Step
 from orchestrator.display import tables
 from orchestrator.service import switching
-from orchestrator.service.qualifying import Qualification
 
 
 def run(args: argparse.Namespace) -> Sequence[Step]:
@@ -26,19 +25,7 @@ def steps_of(switch: switching.Switch) -> Sequence[Step]:
 
     def go() -> Exit:
         with LiveView.of(switch.settings) as view:
-            final = switch.drive(view)
+            final = switch.run(view, qualify.show)
         return of_state(final.state)
 
-    first = [_qualified(asked) for asked in switch.first]
-    return [*first, Step("\n".join(switch.lines), go, announced=True)]
-
-
-def _qualified(asked: Qualification) -> Step:
-    """Return the step that qualifies a pool; who drives the switch refuses a bad verdict."""
-    what = f"qualify {asked.pool.name} to {asked.roles[0]}: no verdict on it holds"
-    step = qualify.step(asked)
-
-    def do() -> None:
-        step.do()
-
-    return Step(what, do, announced=True)
+    return [Step(switch.what, go, announced=True)]

@@ -1,4 +1,4 @@
-"""What `plan` prints of failures: what would follow each kind, stages of one policy together."""
+"""A plan's failures as a table: what would follow each kind, stages of one policy together."""
 
 from __future__ import annotations
 

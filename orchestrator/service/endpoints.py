@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict, Unpack, cast
 
 from orchestrator import wiring
 from orchestrator.core.endpoints.life import (
@@ -33,13 +33,20 @@ from orchestrator.service.change import Change
 RESTS = "resting"  # until somebody asks
 DOWN = "down"
 BROKEN = "broken"  # it is deployed anew, again and again
-_REVISION = re.compile(r"r(\d+)")
-_SHARE = re.compile(r"r(\d+)=(\d+)")
-_BESIDE = re.compile(r"(shadow|overflow)=(?:r(\d+)|none)")
 _EVENTS: Mapping[str, Callable[[int | None, str], TrafficEvent]] = {
     "shadow": ShadowSet,
     "overflow": OverflowSet,
 }
+
+
+class Beside(TypedDict, total=False):
+    """Revisions that get requests beside those with a share: of whom is nothing said, stays.
+
+    `shadow` gets copies, `overflow` what finds no room; None ends either.
+    """
+
+    shadow: int | None
+    overflow: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,29 +188,20 @@ def follow_moved(life: EndpointLife, events: Sequence[TrafficEvent]) -> None:
     wiring.follow_traffic(home, store.endpoint(life.name))
 
 
-def traffic(endpoint: str, shares: Sequence[str]) -> Change[None]:
-    """Share the traffic of an endpoint: `r1=90`, `shadow=r3`, `overflow=none`.
+def traffic(endpoint: str, shares: Mapping[int, int], **beside: Unpack[Beside]) -> Change[None]:
+    """Share the traffic of an endpoint between its revisions, in percent by their numbers.
+
+    Without `shares` they stay as they are.
 
     Raises:
-        ConfigError: A word is no share.
         TransitionError: A revision can't have what it is given.
     """
-    words = [word for argument in shares for word in argument.split(",") if word]
-    parts = {int(m[1]): int(m[2]) for word in words if (m := _SHARE.fullmatch(word))}
-    beside = {
-        m[1]: int(m[2]) if m[2] else None for word in words if (m := _BESIDE.fullmatch(word))
-    }
-    if len(parts) + len(beside) != len(words):
-        how = (
-            "write r1=90 r2=10; shadow=r3 sends copies, overflow=r4 what finds no room, "
-            "and =none ends either"
-        )
-        raise ConfigError([Problem("traffic", f"{' '.join(words)!r} are no shares", how)])
+    others = cast("Mapping[str, int | None]", beside)
     store = wiring.database(wiring.home())
     life, now = store.endpoint(endpoint), store.now()
     reason = f"by {wiring.user()}"
-    events: list[TrafficEvent] = [SharesMoved(parts, reason)] if parts else []
-    events += [_EVENTS[what](number, reason) for what, number in beside.items()]
+    events: list[TrafficEvent] = [SharesMoved(shares, reason)] if shares else []
+    events += [_EVENTS[what](number, reason) for what, number in others.items()]
     moved = life
     try:
         for event in events:
@@ -212,7 +210,7 @@ def traffic(endpoint: str, shares: Sequence[str]) -> Change[None]:
         known = ", ".join(f"{r.name} ({r.state})" for r in life.live) or "none"
         raise TransitionError(f"{error}; revisions: {known}") from None
     given = [f"r{number} {share} %" for number, share in moved.shares.items()]
-    given += [f"{what} {'none' if n is None else f'r{n}'}" for what, n in beside.items()]
+    given += [f"{what} {'none' if n is None else f'r{n}'}" for what, n in others.items()]
     what = f"share the traffic of {life.name}: {', '.join(given)}"
     return Change(what, lambda: follow_moved(life, events))
 
@@ -224,14 +222,14 @@ def give_all(life: EndpointLife, earlier: Revision) -> Change[None]:
     return Change(what, lambda: follow_moved(life, [moved]))
 
 
-def undeploy(endpoint: str, revision: str | None = None) -> Change[str]:
-    """Retire an endpoint, or a revision of it (`r2`); replicas go once their streams have ended.
+def undeploy(endpoint: str, revision: int | None = None) -> Change[str]:
+    """Retire an endpoint, or a revision by its number; return what has become of it, in a line.
 
-    Return what has become of it, in a line.
+    Replicas go once their streams have ended.
 
     Raises:
         NotFoundError: There is no such endpoint.
-        ConfigError: No revision is named, or it has all traffic while another could take it.
+        ConfigError: The revision has all traffic while another could take it.
         TransitionError: There is no such revision, or it is retired.
     """
     store = wiring.database(wiring.home())
@@ -243,11 +241,7 @@ def undeploy(endpoint: str, revision: str | None = None) -> Change[str]:
         raise NotFoundError(f"no endpoint {endpoint!r}; there are: {known}")
     if revision is None:
         return _end(life, reason)
-    match = _REVISION.fullmatch(revision)
-    if match is None:
-        what = f"{revision!r} is no revision"
-        raise ConfigError([Problem("undeploy", what, "write it as r2")])
-    retired = RevisionRetired(int(match[1]), reason)
+    retired = RevisionRetired(revision, reason)
     _check_retired(life, retired.number)
     follow(life, retired, store.now())
 
@@ -255,7 +249,7 @@ def undeploy(endpoint: str, revision: str | None = None) -> Change[str]:
         store.follow(life, [retired], store.now())
         return f"Revision r{retired.number} of {life.name} is retired."
 
-    return Change(f"retire {revision} of {life.name}", make)
+    return Change(f"retire r{revision} of {life.name}", make)
 
 
 def _end(life: EndpointLife, reason: str) -> Change[str]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from orchestrator import wiring
 from orchestrator.core.endpoints.api_keys import ApiKey, Requirement
@@ -75,6 +76,13 @@ def add(key: ApiKey) -> Change[str]:
 
     opens = ", ".join(key.models) or "all endpoints"
     return Change(f"add key {key.name}, which opens {opens}", make)
+
+
+def limited(key: ApiKey, changes: Mapping[str, Any]) -> ApiKey:
+    """Return `key` with other values of its fields; `expires` is in seconds from now."""
+    seconds = changes.get("expires")
+    ends = {} if seconds is None else {"expires": wiring.clock().now() + seconds}
+    return replace(key, **{**changes, **ends})
 
 
 def change(key: ApiKey, what: str) -> Change[None]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from orchestrator import wiring
 from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.runs.forecast import forecasts
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.formats import PLAIN
 from orchestrator.core.spec.plan import Plan
@@ -33,6 +35,11 @@ class Planned:
     settings: Settings
     plan: Plan
     vetted: Vetted
+
+    @property
+    def forecasts(self) -> Mapping[str, Mapping[FailureKind, str]]:
+        """What would follow each kind of failure of a stage's first attempt, by stage."""
+        return dict(forecasts(self.plan))
 
     @property
     def notes(self) -> Sequence[str]:

@@ -140,23 +140,22 @@ class PoolOrNode:
         return f"node {self.node} of pool {self.pool}" if self.node else f"pool {self.pool}"
 
 
-def place_of(settings: Settings, name: str) -> PoolOrNode:
-    """Return the pool or the node that `name` means: a pool, a node, or `POOL/NODE`.
+def place_of(settings: Settings, name: str, node: str = "") -> PoolOrNode:
+    """Return the pool or the node that `name` means, or the `node` of the pool of that name.
 
-    A node is looked for among those that live, and those that are not to be used.
+    A node that is named alone is looked for among those that live, or are not to be used.
 
     Raises:
         NotFoundError: There is none.
     """
     fleet = settings.fleet
-    pool, slash, node = name.partition("/")
-    if pool in fleet.pools and bool(node) == bool(slash):
-        return PoolOrNode(fleet.name, pool, node)
+    if name in fleet.pools:
+        return PoolOrNode(fleet.name, name, node)
     home = wiring.home()
     known = [(unused.pool, unused.node) for unused in unused_in(fleet.name, wiring.database(home))]
     for status in wiring.pool_states(settings, home).values():
         known += [(status.name, member.name) for member in status.members]
-    for owner, member in known:
+    for owner, member in () if node else known:
         if member == name:
             return PoolOrNode(fleet.name, owner, member)
     hint = choices(name, fleet.pools, "pools of this fleet")

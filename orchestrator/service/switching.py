@@ -7,8 +7,9 @@ asked for; then the traffic moves in steps. Nothing is trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import TypeAlias
 
 from orchestrator import wiring
 from orchestrator.core.artifact import ShippedCode
@@ -23,7 +24,7 @@ from orchestrator.core.spec.hardware import Role
 from orchestrator.core.spec.plan import Plan, PlannedStage
 from orchestrator.core.spec.policy import Rollout
 from orchestrator.core.spec.stages import Endpoint, Json, Needs, Weights
-from orchestrator.core.trust.qualification import unknown
+from orchestrator.core.trust.qualification import Verdict, unknown
 from orchestrator.messages import Succeeded
 from orchestrator.service import driving, runs
 from orchestrator.service.change import Change
@@ -31,6 +32,7 @@ from orchestrator.service.endpoints import give_all, served_life
 from orchestrator.service.qualifying import Qualification, in_short
 from orchestrator.service.switch_overrides import in_full
 
+Judged: TypeAlias = Callable[[Run, Sequence[Verdict]], object]
 WITHOUT_FALLBACK = f"fallbacks.{Role.SERVE}=[]"  # who asks for a pool wants that one
 
 
@@ -64,12 +66,26 @@ class Switch:
     first: Sequence[Qualification] = ()
     unqualified: bool = False
 
-    def drive(self, view: driving.View) -> Run:
-        """Move the endpoints, and return the run as it ended.
+    @property
+    def what(self) -> str:
+        """What it would do, in lines."""
+        why = "no verdict on it holds"
+        first = [f"qualify {asked.pool.name} to {asked.roles[0]}: {why}" for asked in self.first]
+        return "\n".join([*first, *self.lines])
+
+    def run(self, view: driving.View, judged: Judged = lambda _run, _verdicts: None) -> Run:
+        """Qualify what is to be first, then move the endpoints; return the run as it ended.
+
+        `judged` hears of each run of checks, and of its verdicts.
 
         Raises:
             PlanError: A pool was refused, or is not qualified.
         """
+        for checks in self.first:
+            judged(*checks.run(view))
+        return self._move(view)
+
+    def _move(self, view: driving.View) -> Run:
         vetted = wiring.vetted(
             self.settings, self.plan, unqualified=self.unqualified, roles=(Role.SERVE,)
         )

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from orchestrator import wiring
 from orchestrator.cli import plan as verb
-from orchestrator.cli import policies
 from orchestrator.core.runs.decide import decide
 from orchestrator.core.runs.fold import apply, begin
 from orchestrator.core.runs.states import RunStarted
+from orchestrator.display import policies
 from tests.benchmarks.table import Row, compare, seconds
 from tests.build import header, plan, stage
 

@@ -38,23 +38,25 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryStore:
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("a", PoolOrNode("test", "a")),
-        ("a/n9", PoolOrNode("test", "a", "n9")),
-        ("n1", PoolOrNode("test", "b", "n1")),
-        ("n7", PoolOrNode("test", "a", "n7")),
+        (("a",), PoolOrNode("test", "a")),
+        (("a", "n9"), PoolOrNode("test", "a", "n9")),
+        (("n1",), PoolOrNode("test", "b", "n1")),
+        (("n7",), PoolOrNode("test", "a", "n7")),
     ],
 )
 def test_a_node_is_named_alone_where_it_lives_or_is_not_used(
-    store: MemoryStore, name: str, meant: PoolOrNode
+    store: MemoryStore, name: tuple[str, ...], meant: PoolOrNode
 ) -> None:
     store.drain_node("test/a", "n7", "repair")
-    assert place_of(SETTINGS, name) == meant
+    assert place_of(SETTINGS, *name) == meant
 
 
-@pytest.mark.parametrize("name", ["n2", "a/", "c/n1"])
-def test_what_is_neither_is_refused_with_what_there_is(store: MemoryStore, name: str) -> None:
+@pytest.mark.parametrize("name", [("n2",), ("a/",), ("c", "n1")])
+def test_what_is_neither_is_refused_with_what_there_is(
+    store: MemoryStore, name: tuple[str, ...]
+) -> None:
     with pytest.raises(NotFoundError, match=r"pools of this fleet: a, b; a node is named as it"):
-        place_of(SETTINGS, name)
+        place_of(SETTINGS, *name)
 
 
 def test_a_node_is_drained_and_used_again_whatever_kept_it(store: MemoryStore) -> None:

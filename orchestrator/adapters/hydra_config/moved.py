@@ -21,10 +21,9 @@ def overrides_of_today(overrides: Sequence[str]) -> tuple[tuple[str, ...], tuple
     lines: list[str] = []
     for word in overrides:
         key, mark, value = word.partition("=")
-        path = key.lstrip("+~")
-        group, _, name = path.partition(".")
+        group, _, name = key.lstrip("+").partition(".")
         new = MOVED.get((group, name))
-        words.append(word if new is None else key.replace(path, ".".join(new)) + mark + value)
+        words.append(word if new is None else ".".join(new) + mark + value)
         lines += [] if new is None else [_line((group, name), new)]
     return tuple(words), tuple(lines)
 
@@ -38,7 +37,7 @@ def with_settings(
     """
     whole = dict(config)
     lines: list[str] = []
-    chosen = {word.partition("=")[0].lstrip("+~") for word in overrides}
+    chosen = {word.partition("=")[0].lstrip("+") for word in overrides}
     for (group, key), new in MOVED.items():
         holder = whole.get(group)
         if isinstance(holder, Mapping) and key in holder:
