@@ -34,11 +34,8 @@ RIDDLES = {"made", "found", "told", "one", "there", "way", "it"}
 RIDDLES_OF_THE_PRODUCT = {"look", "hearing", "wish", "bench", "crew", "Crew", "Reserve", "Story"}
 # Two classes of one name, underscores apart, and why.
 CLASSES_OF_ONE_NAME = {
-    "Endpoint": "users of the Python interface hold one by the name of what it shows",
     "Finding": "a job of qualification writes what the core reads; neither imports the other",
     "Line": "one is of a worker's log, one of a command's output, which no other file sees",
-    "Plan": "users of the Python interface hold one by the name of what it shows",
-    "Run": "users of the Python interface hold one by the name of what it shows",
 }
 # A file stands twice by its name where it is a port and what is behind it, and where it is a verb,
 # what that prints and its use case. Of others, why.

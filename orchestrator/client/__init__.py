@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.client.planned import Plan
-from orchestrator.client.running import Run
-from orchestrator.client.served import Endpoint
+from orchestrator.client.planned import RunPlan
+from orchestrator.client.running import LiveRun
+from orchestrator.client.served import LiveEndpoint
 from orchestrator.core.spec.hardware import Fleet
 from orchestrator.core.spec.stages import Pipeline
 from orchestrator.service import endpoints as endpoints_of_home
@@ -23,7 +23,7 @@ def plan(
     fleet: Fleet | None = None,
     config_dir: str | Path | None = None,
     unqualified: bool = False,
-) -> Plan:
+) -> RunPlan:
     """Return what a launch would do: stages, pools, formats, cost.
 
     `overrides` are Hydra's, as those of the command `orchestrator plan`. A `pipeline` or a `fleet`
@@ -33,7 +33,7 @@ def plan(
         ConfigError: With all problems.
     """
     source = _source(overrides, pipeline, fleet, config_dir)
-    return Plan(planning.plan(source, unqualified=unqualified))
+    return RunPlan(planning.plan(source, unqualified=unqualified))
 
 
 def launch(
@@ -44,7 +44,7 @@ def launch(
     unqualified: bool = False,
     continues: str = "",
     reuse: bool = True,
-) -> Run:
+) -> LiveRun:
     """Launch a run, and return it once it goes on by itself, as a job of the cluster.
 
     With `cluster=local` it runs in this process, and has ended when it is returned. The services
@@ -58,36 +58,36 @@ def launch(
     """
     source = _source(overrides, pipeline, fleet, config_dir)
     planned = plan_launch(source, unqualified=unqualified, continues=continues, reuse=reuse)
-    return Run.started(planned)
+    return LiveRun.started(planned)
 
 
-def run(name: str) -> Run:
+def run(name: str) -> LiveRun:
     """Return a run by its id, or the beginning of that.
 
     Raises:
         NotFoundError: There is none, or there are several.
     """
-    return Run(runs_of_home.find(name).header.run)
+    return LiveRun(runs_of_home.find(name).header.run)
 
 
-def runs(limit: int = 20) -> Sequence[Run]:
+def runs(limit: int = 20) -> Sequence[LiveRun]:
     """Return the newest runs, at most `limit`, the newest first."""
-    return [Run(listed.run.header.run) for listed in status.newest(limit)]
+    return [LiveRun(listed.run.header.run) for listed in status.newest(limit)]
 
 
-def endpoint(name: str) -> Endpoint:
+def endpoint(name: str) -> LiveEndpoint:
     """Return an endpoint that is served.
 
     Raises:
         NotFoundError: It is not.
     """
-    return Endpoint(endpoints_of_home.served_life(name).name)
+    return LiveEndpoint(endpoints_of_home.served_life(name).name)
 
 
-def endpoints() -> Sequence[Endpoint]:
+def live_endpoints() -> Sequence[LiveEndpoint]:
     """Return the endpoints that are served."""
     lives = endpoints_of_home.endpoints().lives
-    return [Endpoint(name) for name, life in lives.items() if life.shares]
+    return [LiveEndpoint(name) for name, life in lives.items() if life.shares]
 
 
 def _source(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 
 from orchestrator.client.shown import Shown
 from orchestrator.core.errors import Problem
+from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.plan import PlannedStage
 from orchestrator.display import plans, tables
 from orchestrator.service.planning import Planned
 
 
-class Plan(Shown):
+class RunPlan(Shown):
     """The plan of a run that nobody has started."""
 
     def __init__(self, planned: Planned) -> None:
@@ -29,6 +30,11 @@ class Plan(Shown):
     def cost(self) -> float | None:
         """The expected cost in US dollars; `None` where a price or a time is unknown."""
         return self._planned.plan.cost
+
+    @property
+    def forecasts(self) -> Mapping[str, Mapping[FailureKind, str]]:
+        """What would follow each kind of failure of a stage's first attempt, by stage."""
+        return self._planned.forecasts
 
     @property
     def emulated(self) -> bool:

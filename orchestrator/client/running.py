@@ -21,7 +21,7 @@ from orchestrator.service.status import RunStatus, status
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
-class Run(Shown):
+class LiveRun(Shown):
     """A run of this home. Each look asks the database how it stands then."""
 
     def __init__(self, name: str) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Self
+from typing import Self, Unpack
 
 from rich.console import RenderableType
 
-from orchestrator.client.running import Run
+from orchestrator.client.running import LiveRun
 from orchestrator.client.shown import Shown
 from orchestrator.core.endpoints.life import EndpointLife, Revision
 from orchestrator.display import endpoints as display
 from orchestrator.service import asking, driving, endpoints, switching, updating
 
 
-class Endpoint(Shown):
+class LiveEndpoint(Shown):
     """A model that is served at a stable address. Each look asks the database."""
 
     def __init__(self, name: str) -> None:
@@ -41,6 +41,16 @@ class Endpoint(Shown):
         return {f"r{number}": share for number, share in self._life.shares.items()}
 
     @property
+    def shadow(self) -> str | None:
+        """The revision that gets copies of requests, if one does."""
+        return None if self._life.shadow is None else f"r{self._life.shadow}"
+
+    @property
+    def overflow(self) -> str | None:
+        """The revision that gets what finds no room, if one does."""
+        return None if self._life.overflow is None else f"r{self._life.overflow}"
+
+    @property
     def _life(self) -> EndpointLife:
         return endpoints.endpoints(self.name).lives[self.name]
 
@@ -62,17 +72,21 @@ class Endpoint(Shown):
         """
         return asking.ask(question, self.name, max_tokens=max_tokens, temperature=temperature)
 
-    def traffic(self, *shares: str) -> Self:
-        """Share its traffic: `r1=90`, `r2=10`, `shadow=r3`, `overflow=none`; return it.
+    def traffic(
+        self, shares: Mapping[int, int] | None = None, **beside: Unpack[endpoints.Beside]
+    ) -> Self:
+        """Share its traffic between revisions, in percent by their numbers; return it.
+
+        `shadow` is the revision that gets copies, `overflow` who gets what finds no room; None
+        ends either. What is not given stays.
 
         Raises:
-            ConfigError: A word is no share.
             TransitionError: A revision can't have what it is given.
         """
-        endpoints.traffic(self.name, shares).make()
+        endpoints.traffic(self.name, shares or {}, **beside).make()
         return self
 
-    def switch(self, *overrides: str, unqualified: bool = False) -> Run:
+    def switch(self, *overrides: str, unqualified: bool = False) -> LiveRun:
         """Move it to other hardware (`pool=nvidia`), and return the run that did it.
 
         A pool of which no verdict holds is qualified first.
@@ -81,9 +95,16 @@ class Endpoint(Shown):
             PlanError: It can't be served there, or the pool was refused.
         """
         planned = switching.switch(self.name, overrides, unqualified=unqualified)
-        for pool in planned.first:
-            pool.run(driving.Unseen())
-        return Run(planned.drive(driving.Unseen()).header.run)
+        return LiveRun(planned.run(driving.Unseen()).header.run)
+
+    def deploy(self, *overrides: str, unqualified: bool = False) -> LiveRun:
+        """Add a revision without traffic (`pool=nvidia`), and return the run that did it.
+
+        Raises:
+            PlanError: It can't be served there, or the pool was refused.
+        """
+        planned = switching.deploy(self.name, overrides, unqualified=unqualified)
+        return LiveRun(planned.run(driving.Unseen()).header.run)
 
     def rollback(self) -> Self:
         """Give all traffic back to the revision before, and return the endpoint.
@@ -95,7 +116,7 @@ class Endpoint(Shown):
         if back.at_once is not None:
             back.at_once.make()
         elif back.anew is not None:
-            back.anew.drive(driving.Unseen())
+            back.anew.run(driving.Unseen())
         return self
 
     def update(self, model: str, version: int) -> Self:
@@ -110,8 +131,8 @@ class Endpoint(Shown):
             change.make()
         return self
 
-    def undeploy(self, revision: str | None = None) -> str:
-        """Retire it, or a revision of it (`r2`); return what has become of that, in a line.
+    def undeploy(self, revision: int | None = None) -> str:
+        """Retire it, or a revision by its number; return what has become of that, in a line.
 
         Raises:
             ConfigError: The revision has all traffic while another could take it.
