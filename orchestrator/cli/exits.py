@@ -57,11 +57,11 @@ def way_out(error: OrchestratorError) -> str:
     if not run:
         return ""
     again = f"run {run} goes on: orchestrator resume {run}"
-    ways: Mapping[type[OrchestratorError], str] = {
+    typed: Mapping[type[OrchestratorError], str] = {
         HeldError: f"; `orchestrator cancel {run}` ends it, "
         f"`orchestrator resume --take-over {run}` takes it over",
         ConfigError: f": orchestrator cancel {run}",
         ClusterError: f"; when it is up, {again}",
         StoreError: f"; when it is mended, {again}",
     }
-    return next((way for kind, way in ways.items() if isinstance(error, kind)), "")
+    return next((words for kind, words in typed.items() if isinstance(error, kind)), "")
