@@ -12,8 +12,8 @@ from orchestrator.client.shown import Shown
 from orchestrator.core.runs.retention import Retention
 from orchestrator.core.spec.hardware import Fleet, Pool, Role
 from orchestrator.core.spec.outside_servers import Outside
+from orchestrator.core.trust.model_versions import ModelVersion
 from orchestrator.core.trust.qualification import Verdict
-from orchestrator.core.trust.registry import ModelVersion
 from orchestrator.display import pools as display
 from orchestrator.messages import UnusedNode
 from orchestrator.service import deploying, driving, qualifying, switching

@@ -13,7 +13,7 @@ import pytest
 
 import orchestrator as o
 from orchestrator import wiring
-from orchestrator.core.endpoints.usage import Usage, day_of
+from orchestrator.core.endpoints.metering import Usage, day_of
 from orchestrator.core.errors import ConfigError, NotFoundError
 from tests.conftest import CONFIGURED
 

@@ -128,7 +128,9 @@ def _drive(request: DriveRequest, view: View, executors: _Executors, *, new: boo
         return controller.drive()
 
 
-def _record(request: DriveRequest, executors: _Executors, store: _DrivenRuns, *, new: bool) -> None:
+def _record(
+    request: DriveRequest, executors: _Executors, store: _DrivenRuns, *, new: bool
+) -> None:
     """Have the database hold the run, a `new` one or one that may be taken over.
 
     Not before the cluster is there, and its nodes have shown that they read the storage: what
