@@ -14,6 +14,9 @@ def copy(source: str, target: str) -> Change[Mapping[str, int]]:
 
     Return how many rows each table has.
 
+    Raises:
+        StoreError: One of them is an address that can't be read.
+
     Raises, when it is made:
         NotFoundError: There is no such file.
         HeldError: A run has a controller that lives.

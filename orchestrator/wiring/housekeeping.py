@@ -30,11 +30,17 @@ def copy_database(source: str, target: str) -> Mapping[str, int]:
 
 
 def shown_database(place: str) -> str:
-    """Return a database as it may be shown: without its password."""
-    from orchestrator.adapters.database.transactions import without_password
+    """Return a database, a file or a URL, as it may be shown: without its password.
 
-    return without_password(place) if "://" in place else place
+    Raises:
+        StoreError: It is an address that can't be read.
+    """
+    from orchestrator.adapters.database import addresses, transactions
+
+    return transactions.checked(place) if addresses.is_address(place) else place
 
 
 def _place(text: str) -> str | Path:
-    return text if "://" in text else Path(text)
+    from orchestrator.adapters.database import addresses
+
+    return text if addresses.is_address(text) else Path(text)

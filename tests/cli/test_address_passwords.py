@@ -44,6 +44,58 @@ def test_a_password_in_an_address_is_refused_and_not_shown(
     assert not any(PASSWORD.encode() in file.read_bytes() for file in files)
 
 
+ADDRESSES = (
+    "postgresql://ann@127.0.0.1:1/n?password=hunter2",
+    "postgresql://ann@127.0.0.1:1/n?sslmode=disable&sslpassword=hunter2",
+    "postgresql://ann@127.0.0.1:1,127.0.0.1:2/n?passfile=/hunter2",
+    "postgresql://ann:h@hunter2@127.0.0.1:1/n",
+    "postgresql://ann:h@hunter2@127.0.0.1:1,127.0.0.1:2/n",
+    "postgresql://ann/x:hunter2@127.0.0.1/n",
+    "postgresql://ann:hunter2",
+    "postgresql://ann:hunter2,127.0.0.1/n",
+    "postgresql://ann:h/hunter2@127.0.0.1:1/n",
+    "host=127.0.0.1 port=1 password=hunter2",
+    "ann:hunter2@127.0.0.1/n",
+    "mysql://ann:hunter2@127.0.0.1/n",
+)
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("doctor",),
+        ("db", "copy", "{}", "x.db"),
+        ("db", "copy", "{}", "x.db", "--dry-run"),
+        ("db", "copy", "old.db", "{}"),
+        ("db", "copy", "old.db", "{}", "--dry-run"),
+    ],
+    ids=" ".join,
+)
+def test_no_command_shows_the_password_of_the_database(
+    within, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words, address
+) -> None:
+    (tmp_path / "old.db").touch()
+    if "{}" not in words:
+        monkeypatch.setenv("ORCHESTRATOR_DATABASE", address)
+    done = within(*(word.replace("{}", address) for word in words))
+    said = done.stdout + done.stderr
+    assert "hunter2" not in said
+    assert "***" in said or "postgresql://ann@127.0.0.1" in said or "/n?host=127.0.0.1" in said
+
+
+@pytest.mark.parametrize("address", ["ann:h@hunter2@h/n", "host=h password=pw"])
+def test_an_address_that_can_not_be_read_is_refused_before_anything_is_copied(
+    within, tmp_path: Path, address: str
+) -> None:
+    for last in ((), ("--dry-run",)):
+        done = within("db", "copy", "x.db", address, *last)
+        assert done.returncode == 1
+        assert "write it as sqlite:////path/to.db or postgresql://user@host/name" in done.stderr
+    assert not [file for file in tmp_path.iterdir() if "=" in file.name or "@" in file.name]
+
+
 def test_an_origin_with_a_password_is_none(within) -> None:
     done = within("plan", *NOOP, f"gateway.cors.origins=['{FAR}']")
     assert done.returncode == 2

@@ -19,6 +19,9 @@ from orchestrator.core.address_passwords import holds_password, without_account
         ("http://ann:p@w@host", "http://host"),
         ("http://ann:pw@[::1", "http://[::1"),
         ("http://:pw@host", "http://host"),
+        ("http://host/x?token=pw", "http://host/x"),
+        ("http://ann@host/x?a=1&api_key=pw", "http://host/x"),
+        ("postgresql://ann@host/n?sslpassword=pw", "postgresql://host/n"),
     ],
 )
 def test_a_password_is_seen_and_hidden(address: str, shown: str) -> None:

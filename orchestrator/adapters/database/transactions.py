@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, Table, delete, select
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from orchestrator.adapters.database import connections
+from orchestrator.adapters.database import addresses, connections
 from orchestrator.adapters.database.dialects import asking, insert_for, seconds_now
 from orchestrator.core.errors import StoreError, UnstorableError
 
@@ -34,7 +33,7 @@ class Transactions:
             StoreError: It can't be opened, or is no database.
         """
         url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else place
-        self._place = without_password(url)
+        self._place = addresses.shown(url)
         with self._translated(opening=True):
             self._reader, self._writer = connections.open_database(url, _busy(patience))
             self._asking = asking(self._reader)
@@ -101,6 +100,20 @@ class Transactions:
             raise kind(f"database {self._place!r}: {_reason(error)}") from error
 
 
+def checked(address: str) -> str:
+    """Return the address of a database as it may be shown.
+
+    Raises:
+        StoreError: It can't be read.
+    """
+    try:
+        addresses.parsed(address)
+    except (SQLAlchemyError, ValueError) as error:
+        message = f"database {addresses.shown(address)!r}: {_reason(error)}"
+        raise StoreError(message) from error
+    return addresses.shown(address)
+
+
 def _busy(patience: float | None) -> float | None:
     """Return how long one try waits for another writer: so that several fit into the patience."""
     return None if patience is None else min(connections.BUSY_SECONDS, patience / TRIES_WITHIN)
@@ -149,14 +162,7 @@ _HINTS = {
     "FATAL: database": "make it by `createdb -E UTF8 -T template0 NAME`, or check the address",
     "too many clients": "raise its max_connections, or put PgBouncer before it",
     "due to lock timeout": "another process holds it; end that or wait",
-    "invalid literal for int()": "check the host and the port of its address",
+    "port is no number": "check the host and the port of its address",
+    "where its password ends": "write @ / ? and % in it as %40 %2F %3F and %25",
     "Could not parse": "write it as sqlite:////path/to.db or postgresql://user@host/name",
 }
-
-
-def without_password(url: str | URL) -> str:
-    """Return the address of a database as it may be shown."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except (SQLAlchemyError, ValueError):  # what is no URL may hold a password too
-        return re.sub(r"(//[^:/@]*:).*@", r"\1***@", str(url))
