@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import re
@@ -12,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.core.address_passwords import holds_password
 from orchestrator.core.errors import ClusterError, ConfigError, Problem
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.environment_variables import is_file, secret_sources
@@ -27,20 +27,22 @@ from orchestrator.wiring.adapters import (
     run_worker,
     variable,
 )
-from orchestrator.wiring.home_folder import HOME_VARIABLE, SECRET_VARIABLE
+from orchestrator.wiring.home_folder import HOME_VARIABLE, SECRET_VARIABLE, replica_secret
 from orchestrator.wiring.secret_values import secret
 from orchestrator.wiring.storage import storage_uri, unread
 
 # What a controller needs to get to the database, the artifact store, MLflow and what it tells.
 PASSED_ON = ("AWS_", "AZURE_", "FSSPEC_", "GOOGLE_", "MLFLOW_", "ORCHESTRATOR_", "OTEL_", "PG")
 _OF_A_HOST = frozenset({HOME_VARIABLE, "ORCHESTRATOR_CACHE"})
-_SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIALS")
+# Variables whose value is a file, whether that is there or not.
+_OF_A_FILE = re.compile(r"_(?:FILE|PATH|BUNDLE|CERTIFICATE|CREDENTIALS)$|^PG(?:SSL\w+|\w+FILE)$")
 # The first Python of the node that has the product.
 _ANY_PYTHON = """\
 for python in "$0" python3 python; do
   "$python" -c 'import orchestrator' 2>/dev/null && exec "$python" "$@"
 done
 echo "no Python of this node has orchestrator: tried $0, python3, python" >&2; exit 1"""
+logger = logging.getLogger(__name__)
 
 
 # --- what it says ------------------------------------------------------------------------------
@@ -150,8 +152,11 @@ def hands_far(settings: Settings) -> bool:
 def check_handing_over(settings: Settings) -> None:
     """Check that a controller on another machine can have what it needs, before a run is made.
 
+    Files of this host are not there: variables that name some stay as the head has them, which is
+    logged.
+
     Raises:
-        ConfigError: It would not see the database, or credentials would not be sealed.
+        ConfigError: It would not see the database, or nothing is there to seal by.
         ClusterError: The cluster has no job server, or that does not let this process in.
     """
     from orchestrator.adapters.database import addresses
@@ -162,7 +167,14 @@ def check_handing_over(settings: Settings) -> None:
         hint = "set it to one that both reach: postgresql://USER@HOST/NAME"
         raise ConfigError([Problem(DATABASE_VARIABLE, what, hint)])
     job_server(settings)
-    _secret(_environment(far=True))
+    variables = _environment(far=True)
+    if not _shared_secret(None):
+        what = f"{', '.join(sorted(variables))} would travel unsealed: the cluster has no token"
+        hint = f"start Ray with RAY_AUTH_MODE=token, or set {SECRET_VARIABLE} here and there"
+        raise ConfigError([Problem("--detach", what, hint)])
+    kept = ", ".join(sorted(_environment(far=False).keys() - variables.keys() - _OF_A_HOST))
+    if kept:
+        logger.warning("not handed over: %s, of files of this host; the head has its own", kept)
 
 
 def submit(settings: Settings, home: Path, run: str, flags: Sequence[str]) -> ClusterJob:
@@ -184,9 +196,10 @@ def submit(settings: Settings, home: Path, run: str, flags: Sequence[str]) -> Cl
     words = ["sh", "-c", _ANY_PYTHON, sys.executable, *drive] if far else [sys.executable, *drive]
     if not address:  # Ray names its own address to a job: the home's would be taken for another's
         words = ["env", "-u", "RAY_ADDRESS", *words]
-    if not far and "PYTHONPATH" in os.environ:
-        words = ["env", f"PYTHONPATH={os.environ['PYTHONPATH']}", *words]
-    sealed = handed_over.seal(run, variables, _secret(variables))
+    if not far:
+        named = {HOME_VARIABLE: str(home), "PYTHONPATH": variable("PYTHONPATH")}
+        words = ["env", *(f"{name}={value}" for name, value in named.items() if value), *words]
+    sealed = handed_over.seal(run, variables, _shared_secret(None if far else home))
     return jobs.submit(server, words, {handed_over.FILE: sealed})
 
 
@@ -214,18 +227,33 @@ def take_over_environment(run: str) -> None:
         return
     content = sealed.read_bytes()
     sealed.unlink()
-    os.environ.update(handed_over.opened(run, content, _secret({})))
+    home = variable(HOME_VARIABLE)
+    secret_here = _shared_secret(Path(home) if home else None)
+    os.environ.update(handed_over.opened(run, content, secret_here))
     os.environ.setdefault(HOME_VARIABLE, str(Path.home() / ".orchestrator"))
     handed_over.keep_from_workers(os.environ)
 
 
 def _environment(*, far: bool) -> dict[str, str]:
-    left_out = _OF_A_HOST if far else frozenset[str]()
+    """Return what a controller is given of this environment; on a `far` host no paths of this."""
+    given = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+    if not far:
+        return given
     return {
         name: value
-        for name, value in os.environ.items()
-        if name.startswith(PASSED_ON) and name not in left_out
+        for name, value in given.items()
+        if name not in _OF_A_HOST and not _is_file_here(name, value)
     }
+
+
+def _is_file_here(name: str, value: str) -> bool:
+    """Return whether a variable names a file, by its own name, or since there is one."""
+    path = value.removeprefix("file://")
+    if "://" in path:
+        return False
+    exists = os.path.exists(os.path.expanduser(path))  # noqa: PTH110, PTH111 - of any text
+    of_file = bool(_OF_A_FILE.search(name))
+    return (of_file or exists) if "/" in path else (of_file and exists)
 
 
 def _secrets_of(plan: Plan) -> dict[str, str]:
@@ -240,22 +268,12 @@ def _secrets_of(plan: Plan) -> dict[str, str]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def _secret(variables: Mapping[str, str]) -> bytes:
+def _shared_secret(home: Path | None) -> bytes:
     """Return what both ends have: the cluster's token, or `ORCHESTRATOR_SECRET`.
 
-    Raises:
-        ConfigError: There is neither, and some of the `variables` are secrets.
+    On the same host it may be that of a `home`; empty where there is none.
     """
     from orchestrator.adapters.rayqueries import gcs
 
     shared = gcs.token() or variable(SECRET_VARIABLE)
-    open_to_all = [name for name, value in variables.items() if _is_secret(name, value)]
-    if open_to_all and not shared:
-        what = f"{', '.join(sorted(open_to_all))} would travel unsealed: the cluster has no token"
-        hint = f"start Ray with RAY_AUTH_MODE=token, or set {SECRET_VARIABLE} here and there"
-        raise ConfigError([Problem("--detach", what, hint)])
-    return shared.encode()
-
-
-def _is_secret(name: str, value: str) -> bool:
-    return bool(_SECRET.search(name)) or holds_password(value)
+    return shared.encode() if shared or home is None else replica_secret(home)

@@ -20,6 +20,7 @@ import orchestrator
 from orchestrator import wiring
 from orchestrator.adapters.raycluster import managed_ray
 from orchestrator.adapters.rayserve import state
+from orchestrator.adapters.rayserve.engine_process import inherited
 from orchestrator.cli.parser import parse
 from orchestrator.core.settings import ClusterSettings, GatewaySettings
 from orchestrator.core.spec.hardware import Pool
@@ -236,6 +237,13 @@ def test_what_makes_the_secret_gives_all_pods_one_to_seal_by() -> None:
     text = (FOLDER / "cluster.yaml").read_text(encoding="utf-8")
     given = re.findall(r"--from-literal=(\w+)=", text)
     assert {"auth_token", SECRET_VARIABLE, DATABASE_VARIABLE, TRACKING_VARIABLE} <= {*given}
+
+
+def test_no_engine_has_what_the_secret_gives_its_pod() -> None:
+    text = (FOLDER / "cluster.yaml").read_text(encoding="utf-8")
+    given = dict(re.findall(r"--from-literal=(\w+)=(\S+)", text))
+    assert inherited(given).keys() <= {TRACKING_VARIABLE}, "an address without a password"
+    assert not inherited({TRACKING_VARIABLE: "https://USER:PASSWORD@HOST"})
 
 
 def test_no_pod_is_root_may_become_it_or_may_ask_kubernetes() -> None:

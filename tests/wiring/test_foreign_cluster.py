@@ -117,10 +117,96 @@ def test_credentials_do_not_travel_unsealed(
     monkeypatch.setattr(gcs, "token", lambda: "")
     monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
     monkeypatch.setattr(jobs, "check", lambda _: None)
-    with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY, ORCHESTRATOR_DATABASE would"):
+    with pytest.raises(ConfigError, match=r"AWS_SECRET_ACCESS_KEY, ORCHESTRATOR_DATABASE.* would"):
         wiring.check_handing_over(settings)
     monkeypatch.setenv("ORCHESTRATOR_SECRET", "of-all-the-hosts")
     wiring.check_handing_over(settings)
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_HEADERS", "FSSPEC_S3", "MLFLOW_ANYTHING"])
+def test_whatever_is_handed_over_needs_a_secret(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE", "postgresql://u@db/x?password=pw")
+    monkeypatch.setenv(name, "x")
+    monkeypatch.delenv("ORCHESTRATOR_SECRET", raising=False)
+    monkeypatch.setattr(gcs, "token", lambda: "")
+    monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
+    monkeypatch.setattr(jobs, "check", lambda _: None)
+    with pytest.raises(ConfigError, match=f"{name}.* would travel unsealed"):
+        wiring.check_handing_over(settings)
+    with pytest.raises(ClusterError, match="this host has no secret for it"):
+        handed_over.seal("run-1", {name: "x"}, b"")
+
+
+def test_on_the_same_host_the_secret_of_the_home_seals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[tuple[str, Sequence[str], Mapping[str, bytes]]] = []
+    monkeypatch.setattr(jobs, "submit", lambda *given: handed.append(given))
+    monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
+    monkeypatch.setattr(gcs, "is_here", lambda _: True)
+    monkeypatch.setattr(gcs, "token", lambda: "")
+    monkeypatch.delenv("ORCHESTRATOR_SECRET", raising=False)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+    monkeypatch.setenv("ORCHESTRATOR_HOME", str(tmp_path))
+    wiring.database(tmp_path).create(RunHeader(run="run-1", plan=plan(stage("s"))), 1.0)
+    near = wiring.settings(["pipeline=noop", "cluster.address=127.0.0.1:6379"])
+    wiring.submit(near, tmp_path, "run-1", ())
+    ((_, words, files),) = handed
+    assert f"ORCHESTRATOR_HOME={tmp_path}" in words
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")
+    Path(handed_over.FILE).write_bytes(files[handed_over.FILE])
+    wiring.take_over_environment("run-1")
+    assert wiring.variable("AWS_SECRET_ACCESS_KEY") == "s3cr3t"
+
+
+def test_paths_of_this_host_do_not_travel_and_are_named(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file = tmp_path / "ca.pem"
+    file.touch()
+    present = (
+        "AWS_CA_BUNDLE",
+        "PGSSLROOTCERT",
+        "MLFLOW_TRACKING_SERVER_CERT_PATH",
+        "FSSPEC_X_KEY",
+    )
+    absent = ("PGPASSFILE", "AWS_SHARED_CREDENTIALS_FILE", "GOOGLE_APPLICATION_CREDENTIALS")
+    for name in present:
+        monkeypatch.setenv(name, str(file))
+    for name in absent:
+        monkeypatch.setenv(name, "/absent/file")
+    stays = {
+        "PGSSLMODE": "verify-full",
+        "PGDATABASE": tmp_path.name,
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials",
+        "AWS_ENDPOINT_URL": "https://s3.example/",
+    }
+    for name, value in stays.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path.parent)
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE", DATABASE)
+    handed: list[tuple[str, Sequence[str], Mapping[str, bytes]]] = []
+    monkeypatch.setattr(jobs, "submit", lambda *given: handed.append(given))
+    monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
+    monkeypatch.setattr(jobs, "check", lambda _: None)
+    wiring.check_handing_over(settings)
+    named = ", ".join(sorted((*present, *absent)))
+    line = f"not handed over: {named}, of files of this host; the head has its own"
+    assert [record.getMessage() for record in caplog.records] == [line]
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE", "")
+    wiring.database(tmp_path).create(RunHeader(run="run-1", plan=plan(stage("s"))), 1.0)
+    wiring.submit(settings, tmp_path, "run-1", ())
+    ((_, _, files),) = handed
+    opened = handed_over.opened("run-1", files[handed_over.FILE], b"Bearer abc")
+    assert not opened.keys() & {*present, *absent}
+    assert stays.items() <= opened.items()
 
 
 def test_a_job_server_alone_drives_nothing_here_but_jobs_of_it_know_their_head(

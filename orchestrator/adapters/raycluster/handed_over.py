@@ -22,7 +22,11 @@ _PURPOSE = b"the environment of a controller"
 
 
 def seal(run: str, variables: Mapping[str, str], secret: bytes) -> bytes:
-    """Return `variables` for the controller of `run`, to be opened by `secret` alone."""
+    """Return `variables` for the controller of `run`, to be opened by `secret` alone.
+
+    Raises:
+        ClusterError: There is no secret: whoever reads the package could open them.
+    """
     from cryptography.fernet import Fernet
 
     content = json.dumps({"run": run, "variables": dict(variables)})
@@ -33,7 +37,7 @@ def opened(run: str, sealed: bytes, secret: bytes) -> Mapping[str, str]:
     """Return the variables that were sealed for the controller of `run`.
 
     Raises:
-        ClusterError: They were sealed by another secret, or for another run.
+        ClusterError: They were sealed by another secret, or for another run; or there is none.
     """
     from cryptography.fernet import Fernet, InvalidToken
 
@@ -60,4 +64,8 @@ def keep_from_workers(environment: MutableMapping[str, str]) -> None:
 
 
 def _key(secret: bytes) -> bytes:
+    if not secret:
+        what = "what a controller needs travels sealed, and this host has no secret for it"
+        hint = "give both ends the same token of Ray, or the same ORCHESTRATOR_SECRET"
+        raise ClusterError(f"{what}; {hint}")
     return base64.urlsafe_b64encode(hmac.new(secret, _PURPOSE, hashlib.sha256).digest())

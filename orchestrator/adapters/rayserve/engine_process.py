@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from orchestrator.adapters.rayserve.engine_log import LineBudget
+from orchestrator.core.address_passwords import is_credential
 from orchestrator.node.masking import hidden
 from orchestrator.supervisor import orphans
 from orchestrator.supervisor import record as records
@@ -42,16 +43,19 @@ _USAGE = re.compile(r"\S+: error: .+")
 # What is raised by those who wait for what has failed.
 _VICTIM = re.compile(r"[Ee]ngine core initialization failed|EngineDeadError|EngineCore failed")
 
-# Credentials of the node's user, and our own: a model may bring code.
-_SECRET = re.compile(
-    r"(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|API_KEY|ACCESS_KEY|ACCESS_KEY_ID|PRIVATE_KEY)"
-    r"(?:_PATH|_FILE)?$|SECRET_ACCESS_KEY|^ORCHESTRATOR_(?!WORKER$)"
-)
+_OURS = re.compile(r"ORCHESTRATOR_(?!WORKER$)")
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what an engine inherits of the variables of its supervisor: none of its secrets."""
-    return {name: value for name, value in environment.items() if not _SECRET.search(name)}
+    """Return what an engine inherits of the variables of its supervisor.
+
+    Neither what is ours nor a credential of the node's user: a model may bring code.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if not _OURS.match(name) and not is_credential(name, value)
+    }
 
 
 class OwnFolder:

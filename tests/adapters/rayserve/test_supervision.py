@@ -25,6 +25,7 @@ from orchestrator.core.spec.stages import Endpoint, Needs
 from orchestrator.supervisor.record import wait
 from tests.build import accelerator
 from tests.build import deployment as built
+from tests.credentials import CREDENTIALS
 
 SERVER = Path(__file__).with_name("fake_server.py")
 SPEC = EngineSpec(
@@ -223,6 +224,7 @@ def test_an_engine_inherits_no_secret_but_its_own_key(
     supervision.stop()
     assert "FAKE_KEY=secret" in told
     assert not [line for line in told if line.partition("=")[0] in secrets]
+    assert inherited(CREDENTIALS) == {}
     assert inherited({"PATH": "x", "ORCHESTRATOR_WORKER": "m", "TOKENIZERS_PARALLELISM": "1"}) == {
         "PATH": "x",
         "ORCHESTRATOR_WORKER": "m",
