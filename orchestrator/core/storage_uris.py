@@ -21,6 +21,17 @@ _MEMORY = "memory"
 _OVER = frozenset(
     {"blockcache", "cached", "dir", "filecache", "libarchive", "simplecache", "tar", "zip"}
 )
+_READ_ONLY = frozenset(
+    {"data", "git", "github", "http", "https", "jlab", "libarchive", "reference", "tar", "zip"}
+)
+_AZURE = re.compile(r"[a-z0-9$](?:-?[a-z0-9])*(?:@.+)?")
+# What a storage calls a bucket, or a container.
+_BUCKETS = {
+    **dict.fromkeys(("s3", "s3a"), re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|arn:.+")),
+    **dict.fromkeys(("gs", "gcs"), re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")),
+    **dict.fromkeys(("abfs", "abfss", "az"), _AZURE),
+    "oss": re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"),
+}
 
 
 class Sight(StrEnum):
@@ -63,6 +74,25 @@ def absolute(uri: str, folder: Path) -> str:
 def protocols(uri: str) -> list[str]:
     """Return what fsspec knows the file systems of a chain by, the outermost first."""
     return [_protocol(link) or "file" for link in _links(uri)]
+
+
+def read_only(uri: str) -> str:
+    """Return the protocol by which nothing can be written at `uri`; empty where there is none."""
+    return next((name for name in protocols(uri) if name in _READ_ONLY), "")
+
+
+def bucket_objection(uri: str) -> str:
+    """Return why `uri` names no bucket, and the way out; empty where it does or needs none."""
+    for link in _links(uri):
+        name = _protocol(link)
+        if name not in _BUCKETS:
+            continue
+        bucket = link.removeprefix(f"{name}{_SCHEME}").partition("/")[0]
+        if not bucket:
+            return f"{uri!r} names no bucket; write {name}{_SCHEME}BUCKET/..."
+        if not _BUCKETS[name].fullmatch(bucket):
+            return f"{bucket!r} is no name of a bucket; it has small letters, digits and '-'"
+    return ""
 
 
 def _links(uri: str) -> list[str]:

@@ -103,7 +103,12 @@ from orchestrator.wiring.serving_adapters import (
     traffic,
     way_up,
 )
-from orchestrator.wiring.storage import artifact_store, prove_storage, storage_uri
+from orchestrator.wiring.storage import (
+    artifact_store,
+    prove_storage,
+    prove_storage_here,
+    storage_uri,
+)
 from orchestrator.wiring.tracking import bury, follow_traffic, registry, unshow
 from orchestrator.wiring.user import commit, host, provide_user, user
 
@@ -164,6 +169,7 @@ __all__ = [
     "planned",
     "pool_states",
     "prove_storage",
+    "prove_storage_here",
     "provide_user",
     "raise_if_leaving",
     "reaper_stays",

@@ -14,7 +14,7 @@ from orchestrator.core.artifact import ANY_ROOM, CacheRoom
 from orchestrator.core.errors import ArtifactError, Problem, StorageSetUpError
 from orchestrator.core.settings import PATIENT, Settings
 from orchestrator.core.spec.hardware import Pool
-from orchestrator.core.storage_uris import Sight, seen_by
+from orchestrator.core.storage_uris import Sight, bucket_objection, read_only, seen_by
 from orchestrator.ports import ArtifactStore, Clock
 from orchestrator.wiring.secret_values import secret
 
@@ -58,10 +58,15 @@ def problems(settings: Settings, cluster: str) -> Iterator[Problem]:
     from orchestrator.adapters import artifacts
 
     storage = settings.storage
+    protocol = read_only(storage.uri)
+    if protocol:
+        what = f"what {protocol}:// names can be read alone, and runs write there"
+        yield Problem("storage.uri", what, "name a bucket (s3://BUCKET/...) or a folder")
+        return
     if holds_password(storage.uri):
         yield from password_problems("storage.uri", storage.uri, _CREDENTIALS)
         return
-    lacks = artifacts.lacking(storage.uri)
+    lacks = bucket_objection(storage.uri) or artifacts.lacking(storage.uri)
     if lacks:
         what, _, hint = lacks.partition("; ")
         yield Problem("storage.uri", what, hint)
@@ -99,6 +104,28 @@ def gate_problems(settings: Settings, cluster: str) -> Iterator[Problem]:
             what = f"{gate.target!r} is looked for on the host that drives the run, which may be"
             hint = "name what all its hosts see (s3://BUCKET/...), or set gate.shared=true"
             yield Problem(path, f"{what} one of the cluster at {cluster!r}", hint)
+
+
+def prove_storage_here(settings: Settings, home: Path, run: str) -> None:
+    """Have this host read what it writes to the artifact store that `settings` name.
+
+    Raises:
+        StorageSetUpError: It can't read that.
+        ArtifactError: It can't write.
+    """
+    if not settings.storage.uri:  # the home's own folder
+        return
+    from orchestrator.adapters.clock import SystemClock
+
+    uri, name, text = storage_uri(settings, home), f"{_MARKS}/{run}", secrets.token_hex(8)
+    store = artifact_store(uri, SystemClock())
+    store.mark(name, text)
+    try:
+        lacks = "" if store.marked(name) == text else "what was written there is not to be seen"
+    finally:
+        store.remove(name)
+    if lacks:
+        raise StorageSetUpError(f"storage.uri {uri!r} can't be used: {lacks}")
 
 
 def prove_storage(

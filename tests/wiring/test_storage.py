@@ -116,6 +116,40 @@ def test_the_memory_of_a_process_is_refused_for_any_cluster_of_processes(
     assert refusal(*overrides, f"storage.uri={uri}") == f"{what}; {hint}"
 
 
+MENDED = {
+    "s3://": "'s3://' names no bucket; write s3://BUCKET/...",
+    "s3:///runs": "'s3:///runs' names no bucket; write s3://BUCKET/...",
+    "simplecache::s3://": "'simplecache::s3://' names no bucket; write s3://BUCKET/...",
+    "s3://B_A D/x": "'B_A D' is no name of a bucket; it has small letters",
+    "s3://Runs": "'Runs' is no name of a bucket; it has small letters",
+    "gs://-x/y": "'-x' is no name of a bucket; it has small letters",
+    "http://h/x": "what http:// names can be read alone, and runs write there; name a bucket",
+    "http://u:hunter2@h/x": "what http:// names can be read alone",
+    "simplecache::https://h/x": "what https:// names can be read alone",
+    "data://x": "what data:// names can be read alone",
+    "github://o:r@main": "what github:// names can be read alone",
+    "S3://runs/x": "'S3://runs/x' can't be opened: Protocol not known: S3; write s3://",
+    "nfs://h/x": "'nfs://h/x' can't be opened: Protocol not known: nfs; name what fsspec knows",
+}
+
+
+@pytest.mark.parametrize(("uri", "line"), MENDED.items())
+@pytest.mark.parametrize("where", ["cluster=local", FAR])
+def test_a_storage_that_no_run_can_write_to_is_refused_with_the_way_out(
+    uri: str, line: str, where: str
+) -> None:
+    said = refusal(where, f"storage.uri='{uri}'")
+    assert said.startswith(f"storage.uri: {line}")
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://bucket", "s3://a.b-c/x", "s3://arn:aws:s3:::accesspoint/p", "memory://x", "/srv"]
+)
+def test_a_storage_that_a_run_may_write_to_is_taken(uri: str) -> None:
+    assert refusal("cluster=local", f"storage.uri='{uri}'") == ""
+
+
 @pytest.mark.parametrize("uri", ["data", "./data", "../place/data", "file://data", "local:data"])
 def test_a_folder_is_the_same_from_whichever_folder_commands_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
@@ -177,6 +211,20 @@ def test_a_mark_is_read_or_it_is_told_why_not(tmp_path: Path) -> None:
     assert unread(str(tmp_path), "marks/run", "elsewhere", {}, 20.0) == unseen
     assert unread(str(tmp_path), "marks/other", "here", {}, 20.0) == unseen
     assert "can't be opened" in unread("nosuch://x", "marks/run", "here", {}, 20.0)
+
+
+def test_this_host_shows_that_it_can_write_before_there_is_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").touch()  # a file where the folder would be
+    assert main(["launch", *NOOP, "cluster=local", f"storage.uri={tmp_path / 'data'}"])
+    assert "data" in capsys.readouterr().err
+    assert wiring.database(tmp_path / ".orchestrator").runs() == []
+    (tmp_path / "data").unlink()
+    settings = wiring.settings([*NOOP, f"storage.uri={tmp_path / 'data'}"])
+    wiring.prove_storage_here(settings, tmp_path, "run")
+    assert [path for path in tmp_path.joinpath("data").rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.ray

@@ -101,8 +101,18 @@ def _lacking(uri: str, protocol: str) -> str:
         hint = f"install orchestrator[{extra}] there" if extra else _line(error)
         return f"{uri!r} can't be opened by {sys.executable}, which lacks its package; {hint}"
     except ValueError as error:
-        return f"{uri!r} can't be opened: {_line(error)}"
+        return f"{uri!r} can't be opened: {_line(error)}; {_hint(protocol)}"
     return ""
+
+
+def _hint(protocol: str) -> str:
+    """Return the way out where fsspec doesn't know a protocol."""
+    from fsspec.registry import known_implementations
+
+    if protocol.lower() in known_implementations:
+        return f"write {protocol.lower()}://"
+    mounted = "or mount it on all hosts, name the folder and set storage.shared=true"
+    return f"name what fsspec knows, as s3://BUCKET/..., {mounted}"
 
 
 def _traits(uri: str) -> Traits:

@@ -187,9 +187,13 @@ def _attempt_defaults(request: DriveRequest, store: EventLog) -> AttemptDefaults
 def _prove_storage(
     request: DriveRequest, executors: _Executors, queues: Queues, address: str
 ) -> None:
-    """Have the nodes of a cluster that is not ours show that they read the artifact store."""
-    if address and not executors.reason and request.settings.cluster.kind == "ray":
-        header = request.header
+    """Have this host, and nodes of a cluster that is not ours, show that they use the storage."""
+    header = request.header
+    if executors.reason:
+        return
+    if not address or request.settings.cluster.kind != "ray":
+        wiring.prove_storage_here(request.settings, request.home, header.run)
+    else:
         drained = drained_nodes(unused_in(header.plan.fleet, queues))
         wiring.prove_storage(
             request.settings, request.home, header.run, header.plan.pools, drained
