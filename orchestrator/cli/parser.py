@@ -163,9 +163,7 @@ def _fleet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     flags.config(pools)
     flags.as_json(pools)
-    pools.add_argument(
-        "--reason", type=arguments.word, default="", help="with drain: why, for those who wait"
-    )
+    pools.add_argument("--reason", type=arguments.word, help="with drain: why, for those who wait")
     flags.dry(pools)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +16,8 @@ from orchestrator.core.trust.qualification import EARNED, Verdict, not_measured,
 from orchestrator.messages import PoolStatus, Queued, UnusedNode
 from orchestrator.ports import Queues
 from orchestrator.service.change import Change
+
+_NODE = re.compile(r"[\w.:\[\]-]*\w[\w.:\[\]-]*")  # a host's name or address
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,7 @@ def place_of(settings: Settings, name: str, node: str = "") -> PoolOrNode:
         NotFoundError: There is none.
     """
     fleet = settings.fleet
-    if name in fleet.pools:
+    if name in fleet.pools and (not node or _NODE.fullmatch(node)):
         return PoolOrNode(fleet.name, name, node)
     home = wiring.home()
     known = [(unused.pool, unused.node) for unused in unused_in(fleet.name, wiring.database(home))]
@@ -161,6 +164,18 @@ def place_of(settings: Settings, name: str, node: str = "") -> PoolOrNode:
     hint = choices(name, fleet.pools, "pools of this fleet")
     what = f"{name!r} is not a pool of fleet {fleet.name!r}; {hint}"
     raise NotFoundError(f"{what}; a node is named as it lives, or POOL/NODE")
+
+
+def others_live(settings: Settings, place: PoolOrNode) -> Sequence[str] | None:
+    """Return the live nodes of the pool of a node that is not among them.
+
+    `None` where it is, where it is no node, and where the cluster is not up.
+    """
+    status = wiring.pool_states(settings, wiring.home()).get(place.pool)
+    if not place.node or status is None:
+        return None
+    names = [member.name for member in status.members]
+    return None if place.node in names else names
 
 
 def drain(place: PoolOrNode, reason: str) -> Change[None]:
@@ -176,14 +191,21 @@ def drain(place: PoolOrNode, reason: str) -> Change[None]:
     return Change(f"empty {place}", make)
 
 
-def undrain(place: PoolOrNode) -> Change[None]:
-    """Have a pool or a node take attempts again; a node, whatever kept it from that."""
+def undrain(place: PoolOrNode) -> Change[bool]:
+    """Have a pool or a node take attempts again; a node, whatever kept it from that.
 
-    def make() -> None:
+    Return whether anything did.
+    """
+
+    def make() -> bool:
         store = wiring.database(wiring.home())
-        if place.node:
-            store.release_node(place.shared, place.node)
-        for named in (place.pool, place.shared) if not place.node else ():
-            store.undrain(named)
+        if not place.node:
+            kept = place.pool in drained_in(place.fleet, store)
+            for named in (place.pool, place.shared):
+                store.undrain(named)
+            return kept
+        known = [(unused.pool, unused.node) for unused in unused_in(place.fleet, store)]
+        store.release_node(place.shared, place.node)
+        return (place.pool, place.node) in known
 
     return Change(f"use {place} again", make)

@@ -51,7 +51,10 @@ def test_a_node_is_named_alone_where_it_lives_or_is_not_used(
     assert place_of(SETTINGS, *name) == meant
 
 
-@pytest.mark.parametrize("name", [("n2",), ("a/",), ("c", "n1")])
+@pytest.mark.parametrize(
+    "name",
+    [("n2",), ("a/",), ("c", "n1"), ("a", "../x"), ("a", ".."), ("a", "n 1"), ("a", "n1/n2")],
+)
 def test_what_is_neither_is_refused_with_what_there_is(
     store: MemoryStore, name: tuple[str, ...]
 ) -> None:
@@ -68,6 +71,26 @@ def test_a_node_is_drained_and_used_again_whatever_kept_it(store: MemoryStore) -
     pools.undrain(node).make()
     assert store.unused_nodes() == []
     assert store.drained() == {}
+
+
+def test_it_is_told_whether_anything_kept_it_from_work(store: MemoryStore) -> None:
+    node, pool_b = PoolOrNode("test", "b", "n1"), PoolOrNode("test", "b")
+    assert not pools.undrain(node).make()
+    assert not pools.undrain(pool_b).make()
+    store.quarantine("test/b", "n1", "Xid 79", 60.0)
+    pools.drain(pool_b, "repair").make()
+    assert pools.undrain(node).make()
+    assert pools.undrain(pool_b).make()
+
+
+def test_a_node_that_does_not_live_is_told_with_those_that_do(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pools.others_live(SETTINGS, PoolOrNode("test", "b", "n9")) == ["n1"]
+    assert pools.others_live(SETTINGS, PoolOrNode("test", "b", "n1")) is None
+    assert pools.others_live(SETTINGS, PoolOrNode("test", "b")) is None
+    monkeypatch.setattr(wiring, "pool_states", lambda *_: {})
+    assert pools.others_live(SETTINGS, PoolOrNode("test", "b", "n9")) is None
 
 
 def test_the_health_of_a_node_is_what_keeps_it_from_work(store: MemoryStore) -> None:
