@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from orchestrator import supervisor
 from orchestrator.core.errors import Problem, ServingError, shown
-from orchestrator.core.own_host import leads_home
+from orchestrator.core.own_host import is_loopback, leads_home
 from orchestrator.core.settings import GatewaySettings
 from orchestrator.serving.http.request_limits import GatewayLimits
 from orchestrator.supervisor.record import wait
@@ -33,10 +33,22 @@ _ALL = {"0.0.0.0": _LOOPBACK, "::": "::1"}  # noqa: S104 - where one that listen
 _FAR = "192.0.2.1"  # an address of nobody's: the way to it is the way out
 
 
-def up(home: Path, settings: GatewaySettings, cluster: str, env: Mapping[str, str]) -> str:
+def _unknown() -> str:
+    """Return nothing: nobody knows an address of this host."""
+    return ""
+
+
+def up(
+    home: Path,
+    settings: GatewaySettings,
+    cluster: str,
+    env: Mapping[str, str],
+    node: Callable[[], str] = _unknown,
+) -> str:
     """Start the gateway of `home`, unless it runs, and return its address.
 
     The reconciler looks after endpoints on the Ray cluster at `cluster`; `env` is for both.
+    `node` returns the address by which the cluster knows this host, empty where it does not.
 
     Raises:
         ServingError: It can't be started, or runs elsewhere or for another living cluster.
@@ -47,7 +59,7 @@ def up(home: Path, settings: GatewaySettings, cluster: str, env: Mapping[str, st
             return _match(running, settings, cluster)
         supervisor.clear(home, SERVICE)
         _check_free(settings)
-        info = {"url": url_of(settings, cluster), "cluster": cluster, "port": settings.port}
+        info = {"url": url_of(settings, cluster, node), "cluster": cluster, "port": settings.port}
         processes = _processes(settings, info, env)
         service = supervisor.start(home, SERVICE, processes, info=info, timeout=settings.start)
     except supervisor.ServiceError as error:
@@ -112,11 +124,12 @@ def down(home: Path) -> bool:
     return supervisor.stop(home, SERVICE)
 
 
-def url_of(settings: GatewaySettings, cluster: str) -> str:
+def url_of(settings: GatewaySettings, cluster: str, node: Callable[[], str] = _unknown) -> str:
     """Return what clients are told: the public address, or that of this host.
 
     Where it listens everywhere, it is the address by which this host reaches the cluster, or the
-    world where the cluster is this host.
+    world where the cluster is this host: also where this host's own name leads to loopback. A
+    host without a way out is told as `node` says.
     """
     if settings.url:
         return settings.url.rstrip("/")
@@ -124,6 +137,10 @@ def url_of(settings: GatewaySettings, cluster: str) -> str:
     if host in _ALL:
         head = cluster.rpartition(":")[0].strip("[]")
         host = _own_address(_FAR if not head or leads_home(head) else head)
+        if is_loopback(host):
+            host = _own_address(_FAR)
+        if is_loopback(host):
+            host = node() or host
     return f"{settings.scheme}://{_bracketed(host)}:{settings.port}"
 
 

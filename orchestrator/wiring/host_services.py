@@ -10,6 +10,7 @@ from pathlib import Path
 
 from orchestrator import supervisor
 from orchestrator.core.errors import ClusterError
+from orchestrator.core.own_host import is_loopback
 from orchestrator.core.settings import Settings, TrackingSettings
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.messages import PoolStatus
@@ -155,7 +156,20 @@ def start_gateway(settings: Settings, home: Path, address: str, tenancy: Tenancy
 
     if gateway_service.find(home) is None:
         tenancy.started(gateway_service.SERVICE)
-    return gateway_service.up(home, settings.gateway, address, {HOME_VARIABLE: str(home)})
+    env, node = {HOME_VARIABLE: str(home)}, partial(_node_here, address)
+    return gateway_service.up(home, settings.gateway, address, env, node)
+
+
+def _node_here(address: str) -> str:
+    """Return by which address the cluster at `address` knows this host; empty where it doesn't."""
+    from orchestrator.adapters.rayqueries import gcs
+
+    try:
+        facts = gcs.ask(address)
+    except ClusterError:
+        return ""
+    nodes = facts.nodes if facts else ()
+    return next((n.host for n in nodes if not is_loopback(n.host) and gcs.is_here(n.host)), "")
 
 
 def find_gateway(home: Path) -> str | None:

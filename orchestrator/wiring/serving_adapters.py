@@ -131,7 +131,8 @@ def gateway_url(home: Path) -> str:
         return gateway.url
     if live:
         where = f"the gateway at {live[0].url} answers its own host {live[0].host!r} alone"
-        raise ServingError(f"{where}; set gateway.host there, as to 0.0.0.0, and start it again")
+        hint = "set gateway.host=0.0.0.0 there, or gateway.url to what others reach it by"
+        raise ServingError(f"{where}; {hint}, and start it again")
     raise ServingError(f"no gateway runs; `{way_up(home)}` starts one")
 
 

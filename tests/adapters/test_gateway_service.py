@@ -42,6 +42,22 @@ def test_one_that_listens_everywhere_is_told_by_an_address_of_this_host(cluster:
         pass
 
 
+def test_one_whose_own_name_leads_to_loopback_is_told_by_the_way_out_or_as_its_node_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    everywhere = GatewaySettings(host="0.0.0.0")  # noqa: S104 - as above
+    by_name = f"{socket.gethostname()}:6379"
+    out = gateway_service.url_of(everywhere, "192.0.2.9:6379")
+    if gateway_service._own_address(socket.gethostname()) == "127.0.0.1":
+        assert gateway_service.url_of(everywhere, by_name) == out
+    monkeypatch.setattr(gateway_service, "_FAR", "127.0.0.1")  # no way out
+    assert (
+        gateway_service.url_of(everywhere, "localhost:6379", lambda: "10.9.8.7")
+        == "http://10.9.8.7:8000"
+    )
+    assert gateway_service.url_of(everywhere, "localhost:6379") == "http://127.0.0.1:8000"
+
+
 def test_settings_travel_to_the_server_as_text() -> None:
     settings = GatewaySettings(limits={"depth": 3.0, "queue_seconds": 1.5})
     assert gateway_service.loaded(gateway_service.dumped(settings)) == settings
