@@ -252,7 +252,10 @@ def _here(run: Run) -> bool:
     seen = seen_by(str(storage.get("uri") or ""))
     if seen is Sight.EVERYWHERE or (seen is Sight.HOST and storage.get("shared")):
         return True
-    return run.header.tags.get(driving.HOST, wiring.host()) == wiring.host()
+    tags = run.header.tags
+    if not storage.get("uri") and driving.HOME in tags:
+        return tags[driving.HOME] == wiring.home_id(wiring.home())
+    return driving.from_here(tags)
 
 
 def _storage(run: Run) -> str:

@@ -151,7 +151,11 @@ def _gateway(home: Path, port: int) -> Iterator[Check]:
     except StoreError:  # which is said of the database
         others = ()
     for gateway in others:
-        if gateway.live and gateway.host == wiring.host() and urlsplit(gateway.url).port == port:
+        if (
+            gateway.live
+            and gateway.host == wiring.machine()
+            and urlsplit(gateway.url).port == port
+        ):
             seen = f"{port}: a gateway of this database, {gateway.url}"
             yield Check("endpoint port", "ok", seen)
             return

@@ -93,7 +93,7 @@ def _obstacles(run: Run, events: Sequence[Stored], home: Path) -> Iterator[Decli
         yield Declined("somebody has asked for its end", others=False)
     if tried >= most:
         yield Declined(f"it went on {tried} times by itself, and did not get on", others=False)
-    if leads_home(settings.cluster.address) and run.header.tags.get(driving.HOST) != wiring.host():
+    if leads_home(settings.cluster.address) and not driving.from_here(run.header.tags):
         yield Declined(f"{settings.cluster.address!r} is on another host", others=True)
     for problem in wiring.secret_problems(run.plan):
         yield Declined(f"it can't go on from {wiring.host()!r}: {problem}", others=True)

@@ -110,7 +110,7 @@ from orchestrator.wiring.storage import (
     storage_uri,
 )
 from orchestrator.wiring.tracking import bury, follow_traffic, registry, unshow
-from orchestrator.wiring.user import commit, host, provide_user, user
+from orchestrator.wiring.user import commit, host, machine, provide_user, user
 
 if TYPE_CHECKING:
     from orchestrator.adapters import hydra_config as configs
@@ -156,6 +156,7 @@ __all__ = [
     "host",
     "job_server",
     "keep_reaper",
+    "machine",
     "model_config",
     "node_identities",
     "node_reports",

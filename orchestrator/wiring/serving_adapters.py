@@ -29,7 +29,7 @@ from orchestrator.wiring.adapters import (
 from orchestrator.wiring.home_folder import home_id
 from orchestrator.wiring.secret_values import secret
 from orchestrator.wiring.storage import artifact_store
-from orchestrator.wiring.user import host
+from orchestrator.wiring.user import machine
 
 if TYPE_CHECKING:
     from orchestrator.adapters.rayserve import RayServing
@@ -123,14 +123,14 @@ def gateway_url(home: Path) -> str:
     Raises:
         ServingError: There is none, or none that can be asked from here.
     """
-    mine = host()
+    mine = machine()
     live = [gateway for gateway in database(home).gateways() if gateway.live]
     near = [gateway for gateway in live if gateway.reachable(mine)]
     own = [gateway for gateway in near if gateway.host == mine]
     for gateway in (*own, *near):
         return gateway.url
     if live:
-        where = f"the gateway at {live[0].url} answers its own host {live[0].host!r} alone"
+        where = f"the gateway at {live[0].url} answers its own host {live[0].host_name!r} alone"
         hint = "set gateway.host=0.0.0.0 there, or gateway.url to what others reach it by"
         raise ServingError(f"{where}; {hint}, and start it again")
     raise ServingError(f"no gateway runs; `{way_up(home)}` starts one")

@@ -7,10 +7,13 @@ import os
 import pwd
 import socket
 import subprocess
+from pathlib import Path
 
 from orchestrator.wiring.home_folder import home_path
 
 SECONDS_FOR_GIT = 5.0
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_NETWORK = Path("/proc/self/ns/net")
 
 
 def user() -> str:
@@ -24,6 +27,16 @@ def user() -> str:
 def host() -> str:
     """Return the name of this machine."""
     return socket.gethostname()
+
+
+def machine() -> str:
+    """Return `HOST/BOOT NETWORK`: what has one loopback and one set of ports; until it restarts.
+
+    Names of hosts are not unique. Empty parts are of systems that do not say them.
+    """
+    boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
+    network = _NETWORK.readlink().name if _NETWORK.is_symlink() else ""
+    return f"{host()}/{boot} {network}".strip()
 
 
 def provide_user() -> None:

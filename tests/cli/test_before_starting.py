@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import supervisor
+from orchestrator import supervisor, wiring
+from orchestrator.core.endpoints.gateways import Gateway
 from tests.conftest import Command
 from tests.ports import free_address
 
@@ -139,6 +140,17 @@ def test_doctor_tells_the_gateway_of_this_home_from_a_program_that_has_another_p
     where = f"and the gateway of this home is on {other}"
     taken_by = f"{taken} is taken by another program, {where}; set gateway.port"
     assert checks["endpoint port"]["finding"] == taken_by
+
+
+def test_doctor_takes_a_gateway_of_a_host_of_the_same_name_for_another_one(
+    within: Command, taken: int
+) -> None:
+    url, store = f"http://127.0.0.1:{taken}", wiring.database(wiring.home())
+    for machine, status in ((f"{wiring.host()}/b n", "warning"), (wiring.machine(), "ok")):
+        store.note_gateway(Gateway(name=status, url=url, host=machine, pid=1))
+        done = within("doctor", f"gateway.port={taken}", "--json")
+        checks = {one["check"]: one for one in json.loads(done.stdout)}
+        assert checks["endpoint port"]["status"] == status
 
 
 def test_doctor_tells_what_answers_and_what_does_not(

@@ -35,7 +35,7 @@ def url(within: Command, signer: Authority) -> Iterator[str]:
         far = ("--address", f"{urls[0]}/v1", "--model", "chat")
         assert within("deploy", "chat", *far).returncode == 0
         with gateway_of(board, at=at) as url:
-            here = Gateway(name="here", url=url, host=wiring.host(), pid=os.getpid())
+            here = Gateway(name="here", url=url, host=wiring.machine(), pid=os.getpid())
             wiring.database(wiring.home()).note_gateway(here)
             yield url
 

@@ -129,11 +129,15 @@ def test_ask_finds_a_gateway_of_another_host_and_says_when_that_is_on_loopback(
     assert (
         "no gateway runs; `orchestrator up` starts one" in within("ask", "hi", "-e", "chat").stderr
     )
-    near = Gateway(name="a", url="http://127.0.0.1:9", host="far", pid=1)
+    near = Gateway(name="a", url="http://127.0.0.1:9", host="far/boot net", pid=1)
     wiring.database(home).note_gateway(near)
     said = within("ask", "hi", "-e", "chat").stderr
     assert "the gateway at http://127.0.0.1:9 answers its own host 'far' alone" in said
-    here = Gateway(name="b", url="http://127.0.0.1:9", host=wiring.host(), pid=1)
+    assert "set gateway.host=0.0.0.0 there, or gateway.url to what others reach it by" in said
+    namesake = Gateway(name="c", url="http://127.0.0.1:9", host=f"{wiring.host()}/b n", pid=1)
+    wiring.database(home).note_gateway(namesake)
+    assert "answers its own host" in within("ask", "hi", "-e", "chat").stderr
+    here = Gateway(name="b", url="http://127.0.0.1:9", host=wiring.machine(), pid=1)
     wiring.database(home).note_gateway(here)
     said = within("ask", "hi", "-e", "chat").stderr
     assert "endpoint 'chat' does not answer at http://127.0.0.1:9/chat/v1" in said

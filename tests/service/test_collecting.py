@@ -35,6 +35,7 @@ from orchestrator.core.runs.states import (
 )
 from orchestrator.core.trust.model_versions import KEY, ModelVersion, key_of
 from orchestrator.messages import Points, Succeeded
+from orchestrator.service import driving
 from orchestrator.service.collecting import DAY, Kind, collect
 from tests.build import deployment, header, plan, stage
 
@@ -240,6 +241,21 @@ def test_storage_of_another_machine_is_left_to_that(home: Home, uri: str) -> Non
     home.database.append("far", 1, (RunStarted(1), *ends), home.now - 50 * DAY)
     collect(ALL, EVERYTHING).make()
     assert home.runs == {"far"}
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_folder_of_another_home_is_left_to_that_whatever_its_host_is_called(
+    home: Home, *, own: bool
+) -> None:
+    home.run("old", 45)
+    old = home.database.header("old")
+    whose = wiring.home_id(wiring.home()) if own else "another"
+    tags = {driving.HOST: wiring.host(), driving.HOME: whose}
+    home.database.create(replace(old, run="new", tags=tags), home.now)
+    ends = (AttemptStarted("s", 1, "a"), AttemptSucceeded("s", 1, None), RunSucceeded())
+    home.database.append("new", 1, (RunStarted(1), *ends), home.now - 50 * DAY)
+    collect(ALL, EVERYTHING).make()
+    assert home.runs == (set() if own else {"new"})
 
 
 def test_what_this_machine_has_fetched_and_long_not_used_goes(home: Home) -> None:

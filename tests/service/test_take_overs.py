@@ -147,6 +147,16 @@ def test_a_cluster_that_is_named_by_loopback_is_that_of_the_host_that_launched(
     assert place.take_overs() == Declined(f"{address!r} is on another host", others=True)
 
 
+def test_a_host_of_the_same_name_is_another_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.add("cluster.address='127.0.0.1:6379'", "storage.shared=true")
+    monkeypatch.setattr(wiring, "machine", lambda: "same/another boot")
+    assert place.take_overs() is None, "it is the same home, after a restart of its host"
+    monkeypatch.setattr(wiring, "home_id", lambda _: "another")
+    assert place.take_overs() == Declined("'127.0.0.1:6379' is on another host", others=True)
+
+
 def test_a_cluster_whose_address_has_the_figures_of_loopback_in_it_is_anybodys(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

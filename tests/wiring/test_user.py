@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,21 @@ def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54_321)
     assert wiring.user() == "uid-54321"
+
+
+def test_machines_of_one_name_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "node")
+    own = wiring.machine()
+    assert own.startswith("node/")
+    for name, target in (("_BOOT", "boot"), ("_NETWORK", "net")):
+        with monkeypatch.context() as other:
+            file = tmp_path / target
+            file.write_text("other") if target == "boot" else file.symlink_to("net:[7]")
+            other.setattr(import_module("orchestrator.wiring.user"), name, file)
+            assert wiring.machine() != own
+    assert wiring.machine() == own
 
 
 def test_there_is_no_commit_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

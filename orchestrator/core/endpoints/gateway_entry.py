@@ -16,7 +16,7 @@ class Gateway:
     Attributes:
         name: Unique over all gateways that ever were.
         url: Its address, as clients are told it.
-        host: Name of the host that it runs on.
+        host: What shares its loopback: the name of its host, `/`, and what tells that from others.
         pid: Its process there.
         cluster: Address of the cluster whose endpoints it was started for.
         since: When it began, by the database's clock (seconds, epoch).
@@ -32,10 +32,15 @@ class Gateway:
     silent: float = 0.0
 
     @property
+    def host_name(self) -> str:
+        """Name of the host that it runs on, which others may have too."""
+        return self.host.partition("/")[0]
+
+    @property
     def live(self) -> bool:
         """Whether it has shown life of late."""
         return self.silent <= SILENT_SECONDS
 
     def reachable(self, host: str) -> bool:
-        """Whether the host named so can ask it: one on loopback answers its own host alone."""
+        """Whether what is on `host` can ask it: one on loopback answers its own host alone."""
         return self.host == host or not leads_home(self.url)

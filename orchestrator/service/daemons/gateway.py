@@ -22,14 +22,14 @@ def run(settings_file: str, url: str, cluster: str, number: int) -> None:
 
     Of several processes that serve one port, `number` tells which one this is.
     """
-    home, clock = wiring.home(), wiring.clock()
+    home = wiring.home()
+    clock = wiring.clock()
     settings = wiring.gateway_settings(settings_file)
     limits = wiring.gateway_limits(settings)
     routes = StoreRoutes(wiring.database(home), wiring.outside_key, clock)
     metrics = Metrics(routes)
     reporter = Reporter(wiring.database(home), _of(url, cluster), metrics.by_endpoint, clock)
-    named = f"{wiring.host()}:{settings.port}{f'#{number}' if number else ''}"
-    ledger = StoreLedger(wiring.database(home), routes, clock, named).start()
+    ledger = StoreLedger(wiring.database(home), routes, clock, name_of(settings.port, number))
     log = AccessLog(settings.access_log) if settings.access_log else None
     app = gateway(routes, clock, limits, metrics=metrics, ledger=ledger)
     tracing = wiring.tracing()
@@ -45,6 +45,7 @@ def run(settings_file: str, url: str, cluster: str, number: int) -> None:
         if settings.metrics.port is None
         else (settings.metrics.host, settings.metrics.port + number),
     )
+    ledger.start()
     serve(for_browsers(edge, settings.cors.origins), listening, limits)
     ledger.close()
     reporter.close()
@@ -55,7 +56,11 @@ def run(settings_file: str, url: str, cluster: str, number: int) -> None:
         tracing.close()
 
 
+def name_of(port: int, number: int) -> str:
+    """Return what the usage of a process is kept by: no other has that, and its successor has."""
+    return f"{wiring.machine()}:{port}{f'#{number}' if number else ''}"
+
+
 def _of(url: str, cluster: str) -> Gateway:
-    host = wiring.host()
-    name = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
-    return Gateway(name=name, url=url, host=host, pid=os.getpid(), cluster=cluster)
+    name = f"{wiring.host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return Gateway(name=name, url=url, host=wiring.machine(), pid=os.getpid(), cluster=cluster)

@@ -7,7 +7,7 @@ drive itself, `view.py` who is shown it and may interrupt it.
 from orchestrator.service.driving.beginning import begun, hand_over
 from orchestrator.service.driving.claim import claim
 from orchestrator.service.driving.driving import drive, drive_new, serves, wind_down
-from orchestrator.service.driving.request import HOST, DriveRequest, new_header
+from orchestrator.service.driving.request import HOME, HOST, DriveRequest, from_here, new_header
 from orchestrator.service.driving.services import (
     Addresses,
     handing_over,
@@ -20,6 +20,7 @@ from orchestrator.service.driving.services import (
 from orchestrator.service.driving.view import Cancellable, Interrupts, Unseen, View
 
 __all__ = [
+    "HOME",
     "HOST",
     "Addresses",
     "Cancellable",
@@ -31,6 +32,7 @@ __all__ = [
     "claim",
     "drive",
     "drive_new",
+    "from_here",
     "hand_over",
     "handing_over",
     "needs_gateway",

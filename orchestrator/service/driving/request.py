@@ -18,6 +18,8 @@ from orchestrator.ports import EventLog
 
 BYTES_OF_AN_ID = 4
 HOST = "orchestrator.host"  # the tag that names the machine from which a run was launched
+MACHINE = "orchestrator.machine"  # the tag that tells that from others of its name
+HOME = "orchestrator.home"  # the tag with the identity of the home
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ def new_header(
         config=wiring.pinned(settings),
         overrides=settings.overrides,
         flags=flags,
-        tags={**_origin(), **settings.tags},
+        tags={**_origin(home), **settings.tags},
         created=now,
         continues=continues,
     )
@@ -76,13 +78,26 @@ def _free(store: EventLog, stem: str) -> str:
             return run
 
 
-def _origin() -> dict[str, str]:
+def from_here(tags: Mapping[str, str]) -> bool:
+    """Return whether a run with these tags was launched from this machine.
+
+    Others may have its name, and it has another identity after each start: then its home tells.
+    """
+    if tags.get(HOST, wiring.host()) != wiring.host():
+        return False
+    own = tags.get(MACHINE) in {None, wiring.machine()}
+    return own or tags.get(HOME) == wiring.home_id(wiring.home())
+
+
+def _origin(home: Path) -> dict[str, str]:
     """Return who starts a run, from where, by MLflow's own tag names."""
     tags = {
         "mlflow.user": wiring.user(),
         "mlflow.source.name": "orchestrator launch",
         "mlflow.source.type": "LOCAL",
         HOST: wiring.host(),
+        MACHINE: wiring.machine(),
+        HOME: wiring.home_id(home),
     }
     commit = wiring.commit()
     return {**tags, "mlflow.source.git.commit": commit} if commit else tags
