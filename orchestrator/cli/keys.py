@@ -14,7 +14,7 @@ from orchestrator.cli.steps import Step
 from orchestrator.core.endpoints.api_keys import ApiKey, Requirement
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.display import tables
-from orchestrator.service import environment, keys
+from orchestrator.service import keys
 from orchestrator.service.keys import Access
 
 COLUMNS = ("NAME", "MODELS", "#REQUESTS/MIN", "#TOKENS/MIN", "EXPIRES")
@@ -129,7 +129,7 @@ def _list(args: argparse.Namespace) -> Exit:
         shown = [{k: v for k, v in asdict(key).items() if k not in SECRET} for key in access.keys]
         print(tables.as_json(shown))
         return Exit.SUCCEEDED
-    out, now = tables.console(), environment.clock().now()
+    out, now = tables.console(), keys.now()
     if access.keys:
         out.print(tables.table(COLUMNS, [_row(key, now) for key in access.keys]))
     if not access.keys or access.required is Requirement.OFF:

@@ -31,6 +31,6 @@ def cost(by: Sequence[str], days: float) -> Cost:
     if unknown:
         what = f"{unknown[0]!r} is nothing to sort by"
         raise ConfigError([Problem("--by", what, f"write some of {', '.join(FIELDS)}")])
-    since = day_of(wiring.clock().now() - (days - 1) * DAY)
     store = wiring.database(wiring.home())
+    since = day_of(store.now() - (days - 1) * DAY)
     return Cost(grouped(store.usage(since), by), store.held(since))

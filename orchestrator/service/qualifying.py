@@ -233,7 +233,7 @@ def _verdicts(
     if failures is None:
         return ()
     findings = (*failures, *wiring.findings(settings, wiring.home(), final))
-    now = wiring.clock().now()
+    now = wiring.database(wiring.home()).now()
     judged = {role: judge(role, findings) for role in roles}
     return tuple(
         Verdict(

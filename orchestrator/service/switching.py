@@ -222,7 +222,7 @@ def plan_switch(
 
 def _unproven(settings: Settings, planned: Plan) -> Sequence[Qualification]:
     """Return the checks of the pools that serve, and of which no verdict holds."""
-    pools = unknown(planned, wiring.verdicts(), wiring.clock().now(), (Role.SERVE,))
+    pools = unknown(planned, wiring.verdicts(), wiring.time_of_verdicts(), (Role.SERVE,))
     return [in_short(settings, planned.pools[pool], role) for pool, role in pools]
 
 

@@ -79,6 +79,7 @@ from orchestrator.wiring.pool_verdicts import (
     config_of_last,
     findings,
     nodes_of,
+    time_of_verdicts,
     verdicts,
     vetted,
 )
@@ -200,6 +201,7 @@ __all__ = [
     "submit",
     "sweep_cache",
     "take_over_environment",
+    "time_of_verdicts",
     "to_start",
     "tracing",
     "tracker",

@@ -44,6 +44,12 @@ def verdicts() -> Sequence[Verdict]:
     return database(home).verdicts()
 
 
+def time_of_verdicts() -> float:
+    """Return the time by which verdicts end: that of the database, which hosts share."""
+    home = home_path()
+    return database(home).now() if has_database(home) else clock().now()
+
+
 def vetted(
     settings: Settings,
     plan: Plan,
@@ -54,7 +60,7 @@ def vetted(
     """Return what of a plan may be used; all of it where `unqualified` pools may be."""
     if unqualified:
         return Vetted(plan=plan)
-    known, rules, now = verdicts(), settings.qualification, clock().now()
+    known, rules, now = verdicts(), settings.qualification, time_of_verdicts()
     trusted = trusted_pools(plan, known, rules, now, roles)
     live = nodes_of(settings, home_path(), trusted)
     return vet(plan, known, rules, now, roles, live)

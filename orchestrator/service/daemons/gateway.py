@@ -6,7 +6,9 @@ import os
 import secrets
 
 from orchestrator import wiring
+from orchestrator.controller.monotonic import MonotonicClock
 from orchestrator.core.endpoints.gateway_entry import Gateway
+from orchestrator.ports import Clock
 from orchestrator.serving.gateway.access_log import AccessLog
 from orchestrator.serving.gateway.app import gateway
 from orchestrator.serving.gateway.edge import Edge, for_browsers, metrics_alone
@@ -23,7 +25,7 @@ def run(settings_file: str, url: str, cluster: str, number: int) -> None:
     Of several processes that serve one port, `number` tells which one this is.
     """
     home = wiring.home()
-    clock = wiring.clock()
+    clock = shared_clock()
     settings = wiring.gateway_settings(settings_file)
     limits = wiring.gateway_limits(settings)
     routes = StoreRoutes(wiring.database(home), wiring.outside_key, clock)
@@ -54,6 +56,15 @@ def run(settings_file: str, url: str, cluster: str, number: int) -> None:
         log.close()
     if tracing is not None:
         tracing.close()
+
+
+def shared_clock() -> Clock:
+    """Return the clock by which keys and months end: that of the database, as all gateways have.
+
+    Raises:
+        StoreError: The database can't be asked.
+    """
+    return MonotonicClock(wiring.clock(), wiring.database(wiring.home()).now())
 
 
 def name_of(port: int, number: int) -> str:
