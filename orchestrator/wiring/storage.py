@@ -110,22 +110,23 @@ def prove_storage_here(settings: Settings, home: Path, run: str) -> None:
     """Have this host read what it writes to the artifact store that `settings` name.
 
     Raises:
-        StorageSetUpError: It can't read that.
-        ArtifactError: It can't write.
+        StorageSetUpError: It can't.
     """
     if not settings.storage.uri:  # the home's own folder
         return
     from orchestrator.adapters.clock import SystemClock
 
     uri, name, text = storage_uri(settings, home), f"{_MARKS}/{run}", secrets.token_hex(8)
-    store = artifact_store(uri, SystemClock())
-    store.mark(name, text)
     try:
-        lacks = "" if store.marked(name) == text else "what was written there is not to be seen"
-    finally:
+        store = artifact_store(uri, SystemClock())
+        store.mark(name, text)
+        unlike = store.marked(name) != text
         store.remove(name)
-    if lacks:
-        raise StorageSetUpError(f"storage.uri {uri!r} can't be used: {lacks}")
+    except ArtifactError as error:
+        raise StorageSetUpError(f"storage.uri {uri!r} can't be used: {error}") from error
+    if unlike:
+        what = "what was written there is not to be seen"
+        raise StorageSetUpError(f"storage.uri {uri!r} can't be used: {what}")
 
 
 def prove_storage(

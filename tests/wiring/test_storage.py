@@ -219,7 +219,8 @@ def test_this_host_shows_that_it_can_write_before_there_is_a_run(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").touch()  # a file where the folder would be
     assert main(["launch", *NOOP, "cluster=local", f"storage.uri={tmp_path / 'data'}"])
-    assert "data" in capsys.readouterr().err
+    said = f"error: storage.uri '{tmp_path / 'data'}' can't be used: "
+    assert said in capsys.readouterr().err
     assert wiring.database(tmp_path / ".orchestrator").runs() == []
     (tmp_path / "data").unlink()
     settings = wiring.settings([*NOOP, f"storage.uri={tmp_path / 'data'}"])
