@@ -63,3 +63,12 @@ def test_a_pool_that_is_none_can_not_be_emptied(workplace):
         2,
         "error: pools drain: no pool is named; pools drain NAME\n",
     )
+
+
+def test_a_pool_is_not_drained_for_an_empty_reason_and_undrained_only_where_it_was(within) -> None:
+    refused = within("pools", "drain", "ascend", "--reason", "")
+    assert refused.returncode == 2
+    assert "--reason: it is empty; say why, or leave it out" in refused.stderr
+    said = within("pools", "undrain", "ascend").stdout
+    assert said == "Pool ascend was not drained: it takes attempts.\n"
+    assert within("pools", "drain", "ascend/a/../x").returncode
