@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import supervisor, wiring
-from orchestrator.core.endpoints.gateways import Gateway
+from orchestrator.core.endpoints.gateway_entry import Gateway
 from tests.conftest import Command
 from tests.ports import free_address
 

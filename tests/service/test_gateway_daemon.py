@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator import wiring
 from orchestrator.adapters.clock import SystemClock
-from orchestrator.core.endpoints.keys import ApiKey
-from orchestrator.core.endpoints.usage import Usage
+from orchestrator.core.endpoints.api_keys import ApiKey
+from orchestrator.core.endpoints.metering import Usage
 from orchestrator.service import keys
 from orchestrator.service.daemons import gateway
 from orchestrator.serving.gateway.ledger import StoreLedger
