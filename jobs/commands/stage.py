@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.commands.checkpoint_folder import CheckpointFolder, Layout
+from jobs.commands.expansion import Expansion
 from jobs.commands.metrics import MetricPatterns
 from jobs.commands.processes import Line, Processes
-from jobs.commands.words import Words
 from orchestrator.job import JobContext, Metrics
 
 WORK = ".work"  # below the output until the end: what an attempt leaves is swept with it
@@ -56,13 +56,13 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
         ValueError: It is not written as it must be, or has not left what it shall.
     """
     work = ctx.output / WORK
-    words = Words.of(ctx, work)
-    folder = CheckpointFolder(words.checkpoints, Layout.of(checkpoints), ctx)
+    expansion = Expansion.of(ctx, work)
+    folder = CheckpointFolder(expansion.checkpoints, Layout.of(checkpoints), ctx)
     read = MetricPatterns(metrics or (), ctx)
     try:
-        words = words.at(folder.restore())
-        argv = words.argv(command, resume or ())
-        crew = Processes(argv, words.environments(processes or 1), words.workdir(workdir))
+        expansion = expansion.at(folder.restore())
+        argv = expansion.argv(command, resume or ())
+        crew = Processes(argv, expansion.environments(processes or 1), expansion.workdir(workdir))
         try:
             _watch(ctx, crew, folder, read)
         finally:

@@ -19,7 +19,7 @@ _AT_CODE = "PYTHONPATH"
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class Expansion:
     """What the names in a command stand for, for one worker of the attempt."""
 
     ctx: JobContext
@@ -27,8 +27,8 @@ class Words:
     named: Mapping[str, str]
 
     @classmethod
-    def of(cls, ctx: JobContext, work: Path) -> Words:
-        """Return the words of a worker, which works in the folder `work`."""
+    def of(cls, ctx: JobContext, work: Path) -> Expansion:
+        """Return what the names stand for in a worker, which works in the folder `work`."""
         named = {
             "output": str(ctx.output),
             "checkpoints": str(work / "checkpoints"),
@@ -49,8 +49,8 @@ class Words:
         """The folder that `{checkpoints}` stands for."""
         return Path(self.named["checkpoints"])
 
-    def at(self, checkpoint: Path | None) -> Words:
-        """Return the words where the command goes on from `checkpoint`."""
+    def at(self, checkpoint: Path | None) -> Expansion:
+        """Return it for a command that goes on from `checkpoint`."""
         return replace(self, named={**self.named, "checkpoint": str(checkpoint or "")})
 
     def argv(self, command: str | Sequence[str], resume: Sequence[str]) -> list[str]:
