@@ -32,6 +32,19 @@ class ParityError(Exception):
     """
 
 
+class KnownFailureError(Exception):
+    """The job knows why it can't go on, whatever its last lines show.
+
+    `kind` is the name of a kind of failure that a job can know of (`docs/failures.md`); what
+    follows is what follows that kind.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        """Say which kind, and what shows it, in one line."""
+        super().__init__(message)
+        self.kind = kind
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
     """What a worker runs on.

@@ -9,10 +9,10 @@ from traceback import TracebackException
 from types import TracebackType
 
 from orchestrator.core.errors import OrchestratorError
-from orchestrator.core.failures.exceptions import Judgement, Raised, judge
-from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.failures.exceptions import BY_JOB, Judgement, Raised, judge
+from orchestrator.core.failures.kinds import OF_A_JOB, FailureKind
 from orchestrator.core.failures.signatures import Signature, matcher
-from orchestrator.job import ParityError
+from orchestrator.job import KnownFailureError, ParityError
 
 LONGEST_LINE = 1_000
 LONGEST_DETAIL = 16_000
@@ -38,6 +38,10 @@ class ExceptionReport:
 
 def describe(error: BaseException, signatures: tuple[Signature, ...] = ()) -> ExceptionReport:
     """Return what `error` tells; the traceback begins at the user's first frame."""
+    if isinstance(error, KnownFailureError) and error.kind in OF_A_JOB:
+        said = _said(error).partition(": ")[2].strip()
+        known = Judgement(FailureKind(error.kind), certain=True, sign=BY_JOB)
+        return _evidence(known, said[:LONGEST_LINE], "")
     judgement = judge(tuple(_chain(error)), matcher(signatures))
     if isinstance(error, ParityError):
         said = _said(error).partition(": ")[2].strip()

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from orchestrator.core.failures.classify import WorkerReport, classify, weigh
-from orchestrator.core.failures.exceptions import Raised, judge
+from orchestrator.core.failures.exceptions import BY_JOB, Raised, judge
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.failures.python_errors import bases
 from orchestrator.core.failures.signatures import matcher
@@ -137,3 +137,16 @@ def test_a_lost_node_stands_before_what_others_printed_before_it_was_heard_of() 
     lost = Failure(kind=FailureKind.NODE_LOST, evidence="node 'n1' is gone", rank=1)
     told = [WorkerReport(failure=died, at=1.0, signs=(sign,)), WorkerReport(failure=lost, at=2.0)]
     assert classify(told, known) == lost
+
+
+@pytest.mark.parametrize("kind", [FailureKind.INTERCONNECT, FailureKind.UNKNOWN])
+def test_what_a_job_knows_of_its_failure_is_no_line_s_to_change(kind: FailureKind) -> None:
+    known = matcher(documented())
+    sign = known.in_line("torch.OutOfMemoryError: CUDA out of memory")
+    assert sign is not None
+    own = Failure(kind=kind, evidence="ended with 77", certain=True, sign=BY_JOB, rank=1)
+    other = Failure(kind=FailureKind.WORKER_LOST, evidence="gone", rank=0)
+    first = WorkerReport(failure=other, at=1.0)
+    told = weigh([first, WorkerReport(failure=own, at=2.0, signs=(sign,))], known)
+    assert told.failure is own
+    assert told.sure

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.core.errors import ArtifactError, StorageError
 from orchestrator.core.failures.kinds import FailureKind
-from orchestrator.job import ParityError
+from orchestrator.job import KnownFailureError, ParityError
 from orchestrator.worker.exception_report import (
     LONGEST_DETAIL,
     LONGEST_LINE,
@@ -138,3 +138,17 @@ def test_a_parity_that_is_not_kept_is_told_in_its_one_sentence() -> None:
     found = describe(raised(ParityError("kl_mean is 3, at most 0.02 is allowed")), documented())
     line = "kl_mean is 3, at most 0.02 is allowed"
     assert found == ExceptionReport(FailureKind.PARITY, line, "", sign="type_of_exception")
+
+
+def test_what_a_job_knows_of_its_failure_counts_whatever_it_says() -> None:
+    error = raised(KnownFailureError("storage", "CUDA out of memory"))
+    report = describe(error, documented())
+    assert report == ExceptionReport(
+        FailureKind.STORAGE, "CUDA out of memory", "", certain=True, sign="known_to_the_job"
+    )
+
+
+@pytest.mark.parametrize("kind", ["cancelled", "nonsense"])
+def test_what_a_job_can_not_know_is_judged_by_its_words(kind: str) -> None:
+    error = raised(KnownFailureError(kind, "CUDA out of memory"))
+    assert describe(error, documented()).kind is FailureKind.OUT_OF_MEMORY

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeAlias
 
-from orchestrator.core.failures.exceptions import BY_PLAIN, BY_SIGNAL
+from orchestrator.core.failures.exceptions import BY_JOB, BY_PLAIN, BY_SIGNAL
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.failures.signatures import STRENGTH, Matcher, Shows, Sign, strongest
 
@@ -153,6 +153,8 @@ def _weighed(report: WorkerReport, signatures: Matcher) -> _Weighed:
     failure = report.failure
     if failure.kind in CERTAIN:
         return _Weighed(failure, (_KNOWN, report.at))
+    if failure.sign == BY_JOB:
+        return _Weighed(failure, (_SHOWN, report.at))
     if failure.sign == BY_PLAIN:
         return _Weighed(failure, (_LIKELY, report.at))
     return _with_log(report, _shows(failure, signatures))

@@ -21,6 +21,7 @@ from orchestrator.core.failures.signatures import Matcher, Sign, strongest
 
 # What says so where no signature does: `Failure.sign` of such failures.
 BY_PLAIN = "plain_exception"
+BY_JOB = "known_to_the_job"
 BY_TYPE = "type_of_exception"
 BY_ERRNO = "errno_"  # and its name
 BY_SIGNAL = "signal_"  # and its name

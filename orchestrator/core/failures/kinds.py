@@ -154,6 +154,27 @@ TRANSIENT: frozenset[FailureKind] = frozenset(
         FailureKind.CONTROLLER_LOST,
     }
 )
+# What a job can know of its own failure; of the others the cluster or the controller knows.
+OF_A_JOB: frozenset[FailureKind] = frozenset(
+    {
+        FailureKind.UNKNOWN,
+        FailureKind.INTERCONNECT,
+        FailureKind.DEVICE_LOST,
+        FailureKind.DEVICE_DEGRADED,
+        FailureKind.OUT_OF_MEMORY,
+        FailureKind.HOST_MEMORY,
+        FailureKind.UNSUPPORTED_OPERATOR,
+        FailureKind.NUMERICAL_DIVERGENCE,
+        FailureKind.SOFTWARE,
+        FailureKind.SET_UP,
+        FailureKind.STORAGE,
+        FailureKind.WORKER_LOST,
+        FailureKind.NODE_LOST,
+        FailureKind.HANG,
+        FailureKind.USER_CODE,
+        FailureKind.DATA,
+    }
+)
 # What is these by a guess alone, such as by the signal that ended a process, nobody knows.
 GUESSED: frozenset[FailureKind] = frozenset(
     {FailureKind.SOFTWARE, FailureKind.WORKER_LOST, FailureKind.SET_UP, FailureKind.DATA}
