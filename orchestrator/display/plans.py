@@ -11,6 +11,7 @@ from orchestrator.core import prices
 from orchestrator.core.runs.forecast import forecasts
 from orchestrator.core.spec import formats
 from orchestrator.core.spec.capacity import places
+from orchestrator.core.spec.command_stages import is_command
 from orchestrator.core.spec.emulation import Emulation
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.plan import Plan, PlannedStage
@@ -55,12 +56,13 @@ def _rows(plan: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
 def differences(planned: PlannedStage) -> Iterator[str]:
     """Yield what differs of a stage on each of its pools, a line each."""
     stage = planned.stage
+    prefix = "" if is_command(stage) else "params."
     for name in planned.pools:
         if name in stage.on:
             placed, given = stage.at(name), stage.on[name].params
             values = [
                 *_changed("needs", stage.needs, placed.needs),
-                *(f"params.{key}={value}" for key, value in given.items()),
+                *(f"{prefix}{key}={value}" for key, value in given.items()),
                 *_changed("watch", stage.watch, placed.watch),
             ]
             yield f"{stage.name} on {name}: {', '.join(values) or 'as elsewhere'}"

@@ -19,6 +19,7 @@ from orchestrator.core.errors import (
 )
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.settings import Settings, TrackingSettings
+from orchestrator.core.spec.command_stages import params_path, writes_to_mlflow
 from orchestrator.core.spec.hardware import Fleet
 from orchestrator.core.spec.outside_servers import is_address
 from orchestrator.core.spec.plan import Plan, make_plan
@@ -33,7 +34,7 @@ from orchestrator.ports import (
     OutputStore,
     Tracker,
 )
-from orchestrator.wiring import storage
+from orchestrator.wiring import storage, workdirs
 from orchestrator.wiring.home_folder import replica_secret
 from orchestrator.wiring.secret_values import secret_problems
 from orchestrator.wiring.storage import artifact_store, room_here
@@ -144,7 +145,9 @@ def plan(settings: Settings) -> Plan:
     problems += list(_addresses(settings)) or [
         *storage.problems(settings, cluster),
         *storage.gate_problems(settings, cluster),
+        *workdirs.problems(settings, cluster),
     ]
+    problems += _untracked(settings)
     try:
         pipeline_plan = make_plan(
             settings.pipeline,
@@ -168,6 +171,15 @@ def _unservable(settings: Settings) -> Iterator[Problem]:
             if stage.endpoint:
                 what = f"stage {stage.name!r} serves an endpoint, which needs Ray"
                 yield Problem("cluster.kind", what, "set cluster=ray")
+
+
+def _untracked(settings: Settings) -> Iterator[Problem]:
+    """Yield each command that is to write to MLflow, where nothing does."""
+    for stage in settings.pipeline.stages if not settings.tracking.enabled else ():
+        if writes_to_mlflow(stage):
+            what = "there is no MLflow to write to"
+            hint = "take tracking=none away, or leave it out"
+            yield Problem(f"{params_path(stage)}.mlflow", what, hint)
 
 
 def _addresses(settings: Settings) -> Iterator[Problem]:

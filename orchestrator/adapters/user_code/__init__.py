@@ -25,6 +25,7 @@ from orchestrator.adapters.user_code.signature import (
 )
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.settings import JobSettings
+from orchestrator.core.spec.command_stages import params_path
 from orchestrator.core.spec.stages import Json, Pipeline, Stage
 
 __all__ = ["PACKAGES", "CodeFiles", "Importable", "Shipment", "check", "weigh"]
@@ -49,10 +50,11 @@ def _stage(
     path = f"pipeline.stages.{stage.name}"
     if stage.job is not None:
         signature = read(stage.job, of_job)
-        yield from _wrong(signature, stage.job, (f"{path}.job", f"{path}.params"), stage.params)
+        paths = (f"{path}.job", params_path(stage))
+        yield from _wrong(signature, stage.job, paths, stage.params)
         for name, differs in stage.on.items() if not isinstance(signature, Problem) else ():
             if differs.params:
-                paths = (f"{path}.job", f"{path}.on.{name}.params")
+                paths = (f"{path}.job", params_path(stage, name))
                 yield from _wrong(signature, stage.job, paths, stage.at(name).params)
     if stage.endpoint is not None and stage.endpoint.server is None:
         engine, options = stage.endpoint.engine, stage.endpoint.engine_options

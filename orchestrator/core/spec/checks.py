@@ -20,6 +20,7 @@ from orchestrator.core.nearest import choices
 from orchestrator.core.spec import formats
 from orchestrator.core.spec.bounds import problems_of_stage
 from orchestrator.core.spec.capacity import problems_of_room
+from orchestrator.core.spec.command_stages import problems_of_command
 from orchestrator.core.spec.engine_checks import indivisible, refused_options
 from orchestrator.core.spec.engines import CPU, is_server, maker_of, split_of
 from orchestrator.core.spec.environment_variables import problems_of_environment
@@ -43,6 +44,7 @@ def problems_of(pipeline: Pipeline, fleet: Fleet, bindings: Bindings) -> Iterato
     for stage in pipeline.stages:
         yield from _value_problems(stage)
         yield from problems_of_stage(stage)
+        yield from problems_of_command(stage, bindings.order(stage))
         yield from _role_problems(stage, fleet, bindings)
         yield from _engine_problems(stage, fleet, bindings)
         yield from _format_problems(stage, stages, fleet, bindings)
