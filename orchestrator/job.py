@@ -132,11 +132,10 @@ class JobContext(Protocol):
         """torch device of this worker, as `hardware.device`."""
         ...
 
-    @property
-    def stopping(self) -> bool:
-        """Whether this attempt was given up: for a job that waits for processes of its own.
+    def end_if_asked(self) -> None:
+        """End the job here where any call of the context would, and leave no sign of life.
 
-        To look is no sign of life; the next call of the context ends the job.
+        For a job that waits for processes of its own, which may say nothing for hours.
         """
         ...
 
@@ -160,6 +159,14 @@ class JobContext(Protocol):
         """Show a text file with this attempt in the tracker, whether it succeeds or not.
 
         Only rank 0's are kept, of each `name` (letters, digits, `._-`) the last.
+        """
+        ...
+
+    def tracker_variables(self) -> Mapping[str, str]:
+        """Return the variables by which MLflow's own client writes to the run of this attempt.
+
+        Waits some seconds until MLflow shows that run. Empty where nothing is tracked, or where
+        the server can't be reached from here, which is told.
         """
         ...
 

@@ -19,6 +19,14 @@ from orchestrator.core.spec.policy import AS_PLANNED, Adjust, Watch
 from orchestrator.core.spec.stages import Json, Needs
 
 
+@dataclass(frozen=True, slots=True)
+class TrackedAt:
+    """Where MLflow shows a run: the address of its server, and the name of the experiment."""
+
+    uri: str
+    experiment: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRequest:
     """All that a pool needs to know to execute one attempt of a job.
@@ -36,7 +44,8 @@ class AttemptRequest:
     nodes are told apart by that may be used (`node/node_identity.py`); with `None` any may.
     `env` are variables of its processes, `secrets` such that are shown nowhere. `node_ranks` has
     for each worker the number of its node; it is empty until they have their places. `room` is
-    what its nodes may keep of artifacts.
+    what its nodes may keep of artifacts. `tracked` is set where what its job starts is to write
+    to its run in MLflow.
     """
 
     run: str
@@ -67,6 +76,7 @@ class AttemptRequest:
     node_ranks: tuple[int, ...] = ()
     shipped: ShippedCode | None = None
     room: CacheRoom = ANY_ROOM
+    tracked: TrackedAt | None = None
 
     @property
     def key(self) -> str:

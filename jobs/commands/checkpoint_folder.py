@@ -9,24 +9,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from time import monotonic, time  # noqa: TID251 - files have times of this clock
 
-from orchestrator.job import JobContext
+from orchestrator.job import JobContext, KnownFailureError
 
 _STEP = "{step}"
+_WRITTEN_BY = ".written_by"  # beside a checkpoint: how many processes the command had
+_SHOWN = 5  # names that a line lists
 _SETTLE = 5.0
 _FOLLOW_SECONDS = 2.0  # between two looks of other workers at what rank 0 says
-# What frameworks write, by the name of the layout: where, and by what it is known to be whole.
-_KNOWN: Mapping[str, Mapping[str, str]] = {
-    "huggingface": {"pattern": "checkpoint-{step}", "complete": "trainer_state.json"},
-    "dcp": {"pattern": "step-{step}", "complete": ".metadata"},
-    "megatron": {"pattern": "iter_{step}", "tracker": "latest_checkpointed_iteration.txt"},
-    "verl": {"pattern": "global_step_{step}", "tracker": "latest_checkpointed_iteration.txt"},
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,37 +34,14 @@ class Layout:
         complete: A file in its folder that is written last.
         tracker: A file below `{checkpoints}` whose text is the step of the newest that is whole.
         settle: Seconds for which nothing of it may have changed, where neither of them is given.
+        reshard: Whether another number of processes than had written it can go on from it.
     """
 
     pattern: str
     complete: str = ""
     tracker: str = ""
     settle: float = _SETTLE
-
-    @classmethod
-    def of(cls, said: Mapping[str, str | float] | None) -> Layout | None:
-        """Return what a config says: fields of a layout, over those of the known one of `layout`.
-
-        Raises:
-            ValueError: It says something else.
-        """
-        if said is None:
-            return None
-        given = dict(said)
-        name = given.pop("layout", None)
-        if name is not None and name not in _KNOWN:
-            known = ", ".join(sorted(_KNOWN))
-            raise ValueError(f"checkpoints.layout {name!r} is not known; there are: {known}")
-        merged = {**_KNOWN.get(str(name), {}), **given}
-        unknown = sorted(merged.keys() - {field.name for field in fields(cls)})
-        if unknown:
-            raise ValueError(f"checkpoints.{unknown[0]} is not known; see `Layout`")
-        pattern = str(merged.pop("pattern", ""))
-        if pattern.count(_STEP) != 1 or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-            how = "write a path below {checkpoints} with one {step}, as 'checkpoint-{step}'"
-            raise ValueError(f"checkpoints.pattern {pattern!r} names no checkpoints; {how}")
-        settle = float(merged.pop("settle", _SETTLE))
-        return cls(pattern=pattern, settle=settle, **{n: str(v) for n, v in merged.items()})
+    reshard: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +53,17 @@ class _Written:
 class CheckpointFolder:
     """The folder `{checkpoints}` of a worker."""
 
-    def __init__(self, folder: Path, layout: Layout | None, ctx: JobContext) -> None:
-        """Make it; without a layout nothing in it is a checkpoint."""
+    def __init__(
+        self, folder: Path, layout: Layout | None, ctx: JobContext, processes: int = 1
+    ) -> None:
+        """Make it; without a layout nothing in it is a checkpoint.
+
+        A worker has so many `processes`.
+        """
         self._folder, self._layout, self._ctx = folder, layout, ctx
+        self._processes = processes * ctx.world_size
         self._last = -1
+        self._seen = self._warned = False
         self._next_look = 0.0
         self._copies = folder.parent / "adopted"
         folder.mkdir(parents=True)
@@ -93,7 +72,11 @@ class CheckpointFolder:
             self._pattern = re.compile(rf"{before}(\d+){after}")
 
     def restore(self) -> Path | None:
-        """Put the checkpoint to go on from where the command had written it; return its path."""
+        """Put the checkpoint to go on from where the command had written it; return its path.
+
+        Raises:
+            KnownFailureError: It is of another number of processes, and can't be resharded.
+        """
         if self._layout is None:
             return None
         checkpoint = self._ctx.latest_checkpoint()
@@ -102,8 +85,26 @@ class CheckpointFolder:
         self._last = checkpoint.step
         for shard in checkpoint.shards:
             shutil.copytree(shard, self._folder, symlinks=True, dirs_exist_ok=True)
+        self._compare_size(self._layout)
         same = (written.path for written in self._all(self._layout) if written.step == self._last)
         return next(same, None)
+
+    def _compare_size(self, layout: Layout) -> None:
+        """Say that a checkpoint is of another number of processes; refuse it where it must be."""
+        note = self._folder / _WRITTEN_BY
+        if not note.is_file():
+            return
+        before = int(note.read_text())
+        note.unlink()
+        if before == self._processes:
+            return
+        what = f"the checkpoint of step {self._last} is of {before} processes"
+        now = f"there are {self._processes} now"
+        if not layout.reshard:
+            hint = f"ask for {before}, or set checkpoints.reshard where the script can take it"
+            raise KnownFailureError("set_up", f"{what}, and {now}; {hint}")
+        if not self._ctx.rank:
+            self._ctx.log(f"{what}; {now}")
 
     def adopt(self) -> None:
         """Save the newest that is whole and was not saved yet, if there is one.
@@ -118,12 +119,53 @@ class CheckpointFolder:
         newest = None if self._ctx.saving else self._newest(self._layout, over=False)
         if newest is not None:
             self._save(newest, self._layout, last=False)
+        elif not self._seen and not self._warned:
+            self._tell_strays(self._layout)
 
     def adopt_last(self) -> None:
         """Save the newest, once the command has ended, and wait until it is saved."""
         if self._layout is not None:
             self._adopt_last(self._layout)
             self._ctx.finish_saving()
+
+    def _tell_strays(self, layout: Layout) -> None:
+        """Say once that what is written looks like checkpoints, and fits the pattern nowhere."""
+        numbered = (path for path in self._folder.iterdir() if re.search(r"\d", path.name))
+        if any(time() - _changed(path) >= layout.settle for path in numbered):
+            self._warned = True
+            self._ctx.log(f"no checkpoint is saved: {self._strays(layout)}")
+
+    def _strays(self, layout: Layout) -> str:
+        names = sorted(path.name for path in self._folder.iterdir())
+        shown = ", ".join(map(repr, names[:_SHOWN])) + ", ..." * (len(names) > _SHOWN)
+        return f"nothing in {{checkpoints}} fits {layout.pattern!r}, but there is {shown}"
+
+    def explain(self, *, failed: bool) -> None:
+        """Say why no checkpoint of a command that has ended was saved, if that is so.
+
+        Of one that has `failed` it says nothing where it has written nothing.
+        """
+        layout = self._layout
+        if layout is None or self._ctx.rank or self._warned or self._last >= 0:
+            return
+        parts = list(self._all(layout))
+        if parts:
+            newest = max(parts, key=lambda written: written.step)
+            why = f"{newest.path.name!r} is not whole: {self._lacks(newest, layout)}"
+        elif any(self._folder.iterdir()):
+            why = self._strays(layout)
+        elif failed:
+            return
+        else:
+            why = "the command has written nothing into {checkpoints}"
+        self._ctx.log(f"no checkpoint was saved: {why}")
+
+    def _lacks(self, written: _Written, layout: Layout) -> str:
+        if layout.complete:
+            return f"it has no {layout.complete!r}"
+        if layout.tracker:
+            return f"{layout.tracker!r} does not name step {written.step}, or a later one"
+        return f"it had changed within the last {layout.settle:g} s"
 
     def _adopt_last(self, layout: Layout) -> None:
         if self._ctx.rank:
@@ -182,6 +224,7 @@ class CheckpointFolder:
         for path in self._folder.glob(layout.pattern.replace(_STEP, "*")):
             match = self._pattern.fullmatch(str(path.relative_to(self._folder)))
             if match:
+                self._seen = True
                 yield _Written(int(match[1]), path)
 
     def _whole(self, written: _Written, layout: Layout, *, over: bool) -> bool:
@@ -213,6 +256,8 @@ class CheckpointFolder:
         except (FileNotFoundError, shutil.Error):
             shutil.rmtree(target, ignore_errors=True)
             return None
+        if not self._ctx.rank:
+            (target / _WRITTEN_BY).write_text(str(self._processes))
         return target
 
 

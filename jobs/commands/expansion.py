@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.job import JobContext
 
-_NAME = re.compile(r"\{([a-z]+(?:\.[A-Za-z0-9_-]+)?)\}")
+_NAME = re.compile(r"(?<!\$)\{([a-z]+(?:\.[A-Za-z0-9_-]+)?)\}")
 _HEADS = frozenset({"inputs", "pool"})
 _SHELL = ("bash", "-euo", "pipefail", "-c")
 _AT_CODE = "PYTHONPATH"
@@ -57,16 +57,12 @@ class Expansion:
         """Return what to run; `resume` is added where there is a checkpoint.
 
         Raises:
-            ValueError: It names what there is not, or is empty.
+            ValueError: It names what there is not.
         """
         more = resume if self.named["checkpoint"] else ()
         if isinstance(command, str):
-            words = [*_SHELL, self._filled(" ".join((command, *more)))]
-        else:
-            words = [self._filled(word) for word in (*command, *more)]
-        if not "".join(words[len(_SHELL) :] if isinstance(command, str) else words).strip():
-            raise ValueError("the command is empty; write what shall run")
-        return words
+            return [*_SHELL, self._filled(" ".join((command, *more)))]
+        return [self._filled(word) for word in (*command, *more)]
 
     def _filled(self, word: str) -> str:
         def value(match: re.Match[str]) -> str:
@@ -80,8 +76,16 @@ class Expansion:
 
         return _NAME.sub(value, word)
 
-    def environments(self, processes: int) -> list[dict[str, str]]:
-        """Return the environment of each process, with its place as torchrun says it.
+    def folder(self, name: str, workdir: Path) -> Path:
+        """Return the folder of that name, where it is no absolute one in `workdir`.
+
+        Raises:
+            ValueError: It names what there is not.
+        """
+        return workdir / self._filled(name)
+
+    def environments(self, processes: int, more: Mapping[str, str]) -> list[dict[str, str]]:
+        """Return the environment of each process, with `more` and its place as torchrun says it.
 
         A worker is to them what a node is to torchrun.
         """
@@ -91,6 +95,7 @@ class Expansion:
                 **os.environ,  # noqa: TID251 - what it starts reads it
                 "PATH": os.pathsep.join((python, os.environ.get("PATH", os.defpath))),  # noqa: TID251 - as above
                 "PYTHONUNBUFFERED": "1",
+                **more,
                 "RANK": str(ctx.rank * processes + number),
                 "WORLD_SIZE": str(ctx.world_size * processes),
                 "LOCAL_RANK": str(number),

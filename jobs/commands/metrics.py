@@ -1,4 +1,4 @@
-"""Metrics of what a command prints: lines of JSON, or what patterns find."""
+"""Metrics of what a command prints, lines of JSON or what patterns find, and of event files."""
 
 from __future__ import annotations
 
@@ -14,29 +14,34 @@ _STEP = "step"
 
 
 class MetricPatterns:
-    """What reads metrics from lines of the first process, and hands them on."""
+    """What reads metrics from lines of one process, and hands them on.
+
+    That is the first whose lines have any: of most trainers rank 0 prints them, of Megatron the
+    last one, and a script that prints them in each process tells each of them once.
+    """
 
     def __init__(self, patterns: Sequence[str], ctx: JobContext) -> None:
-        """Read by `patterns`; without any, lines that are JSON objects.
-
-        Raises:
-            ValueError: One is no regular expression, or has no groups of a step and a metric.
-        """
+        """Read by `patterns`; without any, lines that are JSON objects."""
         self._ctx = ctx
-        self._patterns = [_compiled(pattern) for pattern in patterns]
+        self._patterns = [re.compile(pattern) for pattern in patterns]
+        self._process: int | None = None
         self.last: dict[str, float] = {}
 
     def read(self, line: Line) -> None:
         """Hand on the metrics of a line, if it has any."""
-        if line.process:
+        if self._process not in {None, line.process}:
             return
         values = self._values(line.text)
-        step = values.pop(_STEP, None)
-        if step is None or step < 0 or not values:
-            return
-        finite = {name: value for name, value in values.items() if isfinite(value)}
-        self.last |= finite
-        self._ctx.metrics(values, step=int(step))
+        step = values.pop(_STEP, -1.0)
+        if step >= 0 and isfinite(step) and values:
+            self._process = line.process
+            self.hand_on(int(step), values)
+
+    def hand_on(self, step: int, values: Mapping[str, float]) -> None:
+        """Hand on metrics of a step, and keep the last of each that is a finite number."""
+        if step >= 0 and values:
+            self.last |= {name: value for name, value in values.items() if isfinite(value)}
+            self._ctx.metrics(values, step=step)
 
     def _values(self, text: str) -> dict[str, float]:
         if not self._patterns:
@@ -47,17 +52,6 @@ class MetricPatterns:
             if match:
                 values |= _numbers(match.groupdict())
         return values
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"metrics: {pattern!r} is no regular expression: {error}") from error
-    if _STEP not in compiled.groupindex or len(compiled.groupindex) == 1:
-        how = "name a group (?P<step>...) and one for each metric, as (?P<loss>...)"
-        raise ValueError(f"metrics: {pattern!r} finds no metrics of a step; {how}")
-    return compiled
 
 
 def _of_json(text: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,14 @@ class Line:
 
     process: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a process has failed: its exit code, or the negative number of a signal, and words."""
+
+    code: int
+    line: str
 
 
 class Processes:
@@ -75,13 +83,19 @@ class Processes:
         """Whether any of them runs."""
         return any(process.poll() is None for process in self._started)
 
-    def failed(self) -> str:
-        """Return how the first that failed has ended; empty where none did."""
-        for number, process in enumerate(self._started):
-            code = process.poll()
-            if code:
-                return self._ending(number, code)
-        return ""
+    def failed(self, telling: Container[int] = ()) -> int | None:
+        """Return the number of a process that has failed, `None` where none did: the first one.
+
+        One whose exit code is `telling` goes before others, which it may have brought down.
+        """
+        codes = [process.poll() for process in self._started]
+        failed = [number for number, code in enumerate(codes) if code]
+        return min(failed, key=lambda number: codes[number] not in telling, default=None)
+
+    def ending(self, number: int) -> Ending:
+        """Return how a process has failed, with the last line that was read of it."""
+        code = self._started[number].returncode
+        return Ending(code, self._line(number, code))
 
     def lines(self, seconds: float) -> list[Line]:
         """Return what has been said since the last call; wait so long for a first line."""
@@ -112,7 +126,7 @@ class Processes:
                     process.wait(max(0.0, until - monotonic()))
         self._over.set()
 
-    def _ending(self, number: int, code: int) -> str:
+    def _line(self, number: int, code: int) -> str:
         name, which = self._argv[0], f" {number}" if len(self._started) > 1 else ""
         if code < 0:
             return f"process{which} of {name!r} was ended by signal {-code}"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.commands.checkpoint_folder import CheckpointFolder, Layout
+from jobs.commands.event_files import EventFiles
 from jobs.commands.expansion import Expansion
 from jobs.commands.metrics import MetricPatterns
-from jobs.commands.processes import Line, Processes
-from orchestrator.job import JobContext, Metrics
+from jobs.commands.processes import Ending, Line, Processes
+from orchestrator.job import JobContext, KnownFailureError, Metrics
 
 WORK = ".work"  # below the output until the end: what an attempt leaves is swept with it
 _POLL_SECONDS = 0.2
@@ -27,9 +29,12 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
     processes: int | None = None,
     workdir: str = "",
     resume: list[str] | None = None,
-    checkpoints: dict[str, str | float] | None = None,
+    checkpoints: dict[str, str | float | bool] | None = None,
     metrics: list[str] | None = None,
+    tensorboard: str = "",
+    mlflow: bool = False,
     result: list[str] | None = None,
+    exit_codes: dict[str, str] | None = None,
     grace: float = 30.0,
 ) -> Metrics:
     """Run a command in every worker, as torchrun would, and return the last of its metrics.
@@ -47,27 +52,44 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
         checkpoints: What in `{checkpoints}` is a checkpoint: see `Layout`.
         metrics: Regular expressions of lines with metrics: a group `step`, and one a metric.
             Lines that are JSON objects with a `step` count without one.
+        tensorboard: A folder, below `{output}` or in the working directory, whose event files have
+            metrics, too.
+        mlflow: Whether MLflow's own client in the first worker is to write to the attempt's run.
         result: Patterns of files that must be in `{output}` when it has succeeded.
+        exit_codes: What it means that a process ends with a code: a kind of failure.
         grace: Seconds that the processes have to end when they are asked to.
 
     Raises:
         CommandNotFoundError: There is no such program.
         CommandError: It has failed.
-        ValueError: It is not written as it must be, or has not left what it shall.
+        KnownFailureError: It has failed with one of `exit_codes`, or can't go on from what another
+            number of processes had written.
+        ValueError: It names what there is not, or has not left what it shall.
     """
     work = ctx.output / WORK
+    layout = Layout(**checkpoints) if checkpoints else None  # type: ignore[arg-type]
     expansion = Expansion.of(ctx, work)
-    folder = CheckpointFolder(expansion.checkpoints, Layout.of(checkpoints), ctx)
+    each = processes or 1
+    folder = CheckpointFolder(expansion.checkpoints, layout, ctx, each)
     read = MetricPatterns(metrics or (), ctx)
+    codes = {int(code): kind for code, kind in (exit_codes or {}).items()}
     try:
         expansion = expansion.at(folder.restore())
+        workplace = expansion.workdir(workdir)
+        events = EventFiles(expansion.folder(tensorboard, workplace)) if tensorboard else None
+        tracked = ctx.tracker_variables() if mlflow and not ctx.rank else {}
         argv = expansion.argv(command, resume or ())
-        crew = Processes(argv, expansion.environments(processes or 1), expansion.workdir(workdir))
+        started = Processes(argv, expansion.environments(each, tracked), workplace)
+        watched = _Watched(ctx, started, folder, read, events)
         try:
-            _watch(ctx, crew, folder, read)
+            failure = watched.until_the_end(codes)
         finally:
-            crew.end(grace)
+            started.end(grace)
+        if failure is not None:
+            folder.explain(failed=True)
+            raise _error(failure, codes)
         folder.adopt_last()
+        folder.explain(failed=False)
         if ctx.rank == 0:  # its output is the artifact
             _require(ctx.output, result or ())
     finally:
@@ -75,25 +97,49 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
     return read.last
 
 
-def _watch(
-    ctx: JobContext, crew: Processes, folder: CheckpointFolder, read: MetricPatterns
-) -> None:
-    """Hand on what the processes say and save, until all have ended or one has failed."""
-    while crew.running() and not crew.failed():
-        _hand_on(ctx, crew.lines(_POLL_SECONDS), read)
-        folder.adopt()
-        if ctx.stopping:
-            ctx.log("the command is asked to end")  # raises: the attempt is given up
-    _hand_on(ctx, crew.rest(), read)
-    failure = crew.failed()
-    if failure:
-        raise CommandError(failure)
+def _error(failure: Ending, codes: Mapping[int, str]) -> Exception:
+    kind = codes.get(failure.code)
+    return KnownFailureError(kind, failure.line) if kind else CommandError(failure.line)
 
 
-def _hand_on(ctx: JobContext, lines: Sequence[Line], read: MetricPatterns) -> None:
-    for line in lines:
-        ctx.log(line.text)
-        read.read(line)
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A command that runs, and what is read of it; `events` only where it writes such files."""
+
+    ctx: JobContext
+    processes: Processes
+    folder: CheckpointFolder
+    read: MetricPatterns
+    events: EventFiles | None
+
+    def until_the_end(self, codes: Container[int]) -> Ending | None:
+        """Hand on what the processes say and save, until all have ended or one has failed.
+
+        Returns how one has failed: one that ended with one of `codes` before others.
+        """
+        while self.processes.running() and self.processes.failed(codes) is None:
+            self._hand_on(self.processes.lines(_POLL_SECONDS))
+            self.folder.adopt()
+            self.ctx.end_if_asked()
+        failed = self.processes.failed(codes)
+        self._hand_on(self.processes.rest(), last=True)
+        return None if failed is None else self.processes.ending(failed)
+
+    def _hand_on(self, lines: Sequence[Line], *, last: bool = False) -> None:
+        for line in lines:
+            self.ctx.log(line.text)
+            self.read.read(line)
+        if self.events is not None and not self.ctx.rank:
+            self._hand_on_events(self.events, last=last)
+
+    def _hand_on_events(self, events: EventFiles, *, last: bool) -> None:
+        for step, values in events.read(last=last):
+            self.read.hand_on(step, values)
+        for problem in events.problems:
+            self.ctx.log(f"TensorBoard's {problem}")
+        events.problems.clear()
+        if last and not events.any:
+            self.ctx.log(f"no event file of TensorBoard was seen in {events.folder.name!r}")
 
 
 def _require(output: Path, patterns: Sequence[str]) -> None:

@@ -13,12 +13,13 @@ from orchestrator.core.runs.decide import Start
 from orchestrator.core.runs.recovery import QUIET, Outlook
 from orchestrator.core.runs.run import Run, StageRun
 from orchestrator.core.settings import PATIENT, AttemptSettings
+from orchestrator.core.spec.command_stages import writes_to_mlflow
 from orchestrator.core.spec.environment_variables import secret_sources
 from orchestrator.core.spec.hardware import Format, Pool, Role
 from orchestrator.core.spec.parity import KL_MEAN_LIMIT, guards
 from orchestrator.core.spec.plan import Plan
 from orchestrator.core.spec.stages import Json, Stage
-from orchestrator.messages import AttemptRequest, Succeeded
+from orchestrator.messages import AttemptRequest, Succeeded, TrackedAt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class AttemptDefaults:
     earlier: Run | None = None
     measured: Callable[[Pool, Role], tuple[str, ...]] = lambda _pool, _role: ()
     secret: Callable[[str], str | None] = lambda _source: None
+    tracked: Callable[[], TrackedAt | None] = lambda: None
 
 
 def attempt_request(
@@ -86,6 +88,7 @@ def attempt_request(
         measured=_measured(run, defaults, command),
         env={**pool.variables, **stage.env},
         secrets=dict(_secrets(stage, pool, defaults)),
+        tracked=defaults.tracked() if writes_to_mlflow(stage) else None,
     )
 
 

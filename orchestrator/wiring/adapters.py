@@ -338,6 +338,7 @@ def run_worker(
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; the port `Worker`."""
     from orchestrator.adapters.torch_process_group import open_process_group
+    from orchestrator.wiring.tracking import attempt_run
     from orchestrator.worker.attempt import not_set_up, stream
     from orchestrator.worker.real_chip import real_chip
 
@@ -361,6 +362,7 @@ def run_worker(
             timeout_variable=request.pool.accelerator.timeout_variable,
         ),
         chip=chip,
+        tracked_run=partial(attempt_run, request),
     )
     return _over(messages, store)
 

@@ -22,6 +22,7 @@ from orchestrator.wiring.adapters import clock, database
 from orchestrator.wiring.home_folder import home_id
 from orchestrator.wiring.secret_values import secret
 from orchestrator.wiring.storage import artifact_store, storage_uri
+from orchestrator.wiring.tracking import place
 
 if TYPE_CHECKING:
     from orchestrator.adapters.user_code import Shipment
@@ -132,6 +133,7 @@ def attempt_defaults(settings: Settings, home: Path, *, reuse: bool = True) -> A
         waits=settings.attempts,
         measured=lambda pool, role: measured(pool, role, database(home).verdicts()),
         secret=secret,
+        tracked=lambda: place(settings, home),
     )
 
 

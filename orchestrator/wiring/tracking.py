@@ -15,7 +15,8 @@ from orchestrator.core.endpoints.life import EndpointLife
 from orchestrator.core.errors import TrackingError
 from orchestrator.core.own_host import leads_home
 from orchestrator.core.runs.run import Run
-from orchestrator.core.settings import TrackingSettings
+from orchestrator.core.settings import Settings, TrackingSettings
+from orchestrator.messages import AttemptRequest, TrackedAt
 from orchestrator.ports import Registry
 from orchestrator.wiring import adapters
 from orchestrator.wiring.adapters import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from orchestrator.adapters.mlflow_tracker import ServerAccess
 
 SECONDS_TO_WRITE = 20.0
+SECONDS_TO_SHOW = 20.0  # within which MLflow shows an attempt that has begun
 
 
 def access(uri: str) -> ServerAccess:
@@ -44,6 +46,24 @@ def access(uri: str) -> ServerAccess:
         identity=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH", ""),
         proxy=_proxy(uri),
     )
+
+
+def place(settings: Settings, home: Path) -> TrackedAt | None:
+    """Return where the runs of a config are shown; `None` where they are not, or not yet."""
+    from orchestrator.adapters import mlflow_server
+
+    if not settings.tracking.enabled:
+        return None
+    uri = tracking_address(settings.tracking) or mlflow_server.find(home)
+    return TrackedAt(uri, settings.tracking.experiment) if uri else None
+
+
+def attempt_run(request: AttemptRequest) -> tuple[Mapping[str, str], str]:
+    """Return the variables by which a command writes to the run of its attempt, or why none."""
+    from orchestrator.adapters.mlflow_tracker import run_variables
+
+    login = access(request.tracked.uri if request.tracked else "")
+    return run_variables(request, login, adapters.clock(), SECONDS_TO_SHOW)
 
 
 def check(uri: str) -> None:

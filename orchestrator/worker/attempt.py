@@ -24,7 +24,7 @@ from orchestrator.node import rendezvous_port
 from orchestrator.node.job_import import check_params, import_request, relative
 from orchestrator.node.process_hardware import backends, hardware_of
 from orchestrator.ports import ArtifactStore, Chip, Clock
-from orchestrator.worker.context import AttemptContext, meta_of
+from orchestrator.worker.context import AttemptContext, TrackedRun, meta_of, nowhere
 from orchestrator.worker.exception_report import describe
 from orchestrator.worker.fence_watch import MOST_LOOKING, FenceWatch
 from orchestrator.worker.fencing import Fence
@@ -87,6 +87,7 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     process_group: OpenProcessGroup,
     chip: Chips = real_chip,
     pace: StreamPace = PACE,
+    tracked_run: TrackedRun = nowhere,
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; yield what it says in batches, last exactly one outcome.
 
@@ -94,7 +95,8 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     does whoever asks the process to end: a checkpoint that is being saved is finished before.
     """
     runtime = AttemptRuntime(store, clock, MessageQueue(rank, following()), threading.Event())
-    attempt = _JobRun(request, rank, rendezvous, Surroundings(process_group, chip), runtime)
+    around = Surroundings(process_group, chip, tracked_run)
+    attempt = _JobRun(request, rank, rendezvous, around, runtime)
     thread = threading.Thread(target=attempt.run, name=request.key, daemon=True)
     watchdog = Watchdog(runtime.heartbeat, clock, thread, attempt.step)
     fence_watch = FenceWatch(attempt.fence, clock, request.waits.fence)
@@ -135,6 +137,7 @@ class Surroundings:
 
     process_group: OpenProcessGroup
     chip: Chips
+    tracked_run: TrackedRun = nowhere
 
 
 class _JobRun:
@@ -232,6 +235,7 @@ class _JobRun:
         self._output = self._runtime.store.scratch(request.key)
         inputs: dict[str, Path] = {}
         self._context = AttemptContext(request, self._rank, inputs, self._output, self._runtime)
+        self._context.tracked_run = self._around.tracked_run
 
         def fetch() -> None:
             inputs.update({n: self._runtime.store.fetch(ref) for n, ref in request.inputs.items()})

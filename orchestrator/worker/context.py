@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 from orchestrator.core.artifact import FileEntry, Hashed
 from orchestrator.core.errors import DivergenceError, JobError
@@ -21,12 +22,18 @@ from orchestrator.worker.real_chip import RealChip
 from orchestrator.worker.reported import numbers, whole
 from orchestrator.worker.runtime import AttemptRuntime
 
+TrackedRun: TypeAlias = Callable[[], tuple[Mapping[str, str], str]]  # variables, or why none
 REPORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LONGEST_REPORT = 1_000_000  # characters
 LONGEST_BUSY = 100
 SMALL = 2**62  # a step up to here needs no further look
 MOST_NAMES = 10_000  # of metrics, that are known to be names
+
+
+def nowhere() -> tuple[Mapping[str, str], str]:
+    """Return that nothing is tracked."""
+    return {}, "nothing is tracked"
 
 
 class AttemptContext:
@@ -61,6 +68,7 @@ class AttemptContext:
         self._step: int | None = None
         self._done: int | None = None
         self.chip: Chip = RealChip()
+        self.tracked_run: TrackedRun = nowhere
         self._runtime = runtime
         self._names: set[str] = set()
         heartbeat = runtime.heartbeat
@@ -86,10 +94,10 @@ class AttemptContext:
         """torch device of this worker."""
         return self.hardware.device
 
-    @property
-    def stopping(self) -> bool:
-        """Whether the attempt was given up."""
-        return self._runtime.stop.is_set()
+    def end_if_asked(self) -> None:
+        """End the job here if it shall end; this is no sign of life."""
+        self._member.go_on()
+        self.checkpoints.check()
 
     @property
     def last_step(self) -> int | None:
@@ -99,8 +107,7 @@ class AttemptContext:
     def go_on(self) -> None:
         """Leave a sign of life; end the job here if it shall end."""
         self._runtime.heartbeat.beat(self._runtime.clock.monotonic())
-        self._member.go_on()
-        self.checkpoints.check()
+        self.end_if_asked()
 
     @contextmanager
     def busy(self, what: str) -> Iterator[None]:
@@ -154,6 +161,14 @@ class AttemptContext:
             raise JobError(message)
         if self.rank == 0:
             self._runtime.outbox.say(Report(name, text[:LONGEST_REPORT]))
+
+    def tracker_variables(self) -> Mapping[str, str]:
+        """Return the variables by which MLflow's client writes to the run of this attempt."""
+        with self.busy("waiting for its run in MLflow"):
+            variables, why = self.tracked_run()
+        if not variables and why:
+            self.log(f"what the command sends to MLflow is not shown with this attempt: {why}")
+        return variables
 
     def hashed(self, path: str, sha256: str) -> None:
         """Note the SHA-256 of a whole file of `output`, and when that was changed last."""

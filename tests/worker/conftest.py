@@ -23,6 +23,7 @@ from orchestrator.core.spec.hardware import Accelerator, Pool
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 from orchestrator.ports import Clock
 from orchestrator.worker.attempt import PACE, StreamPace, stream
+from orchestrator.worker.context import TrackedRun, nowhere
 from tests.build import attempt_request
 
 CHIP = Accelerator(name="H800", vendor="NVIDIA", device="cuda", backend="nccl", memory_gb=80.0)
@@ -82,6 +83,7 @@ class Bench:
     process_group: Any = field(default_factory=FakeProcessGroup)
     clock: Clock = field(default_factory=FixedClock)
     pace: StreamPace = PACE
+    tracked_run: TrackedRun = nowhere
 
     def write(self, source: str) -> None:
         place = self.folder / self.package
@@ -114,6 +116,7 @@ class Bench:
             clock=self.clock,
             process_group=self.process_group,
             pace=self.pace,
+            tracked_run=self.tracked_run,
         )
 
     def together(self, request: AttemptRequest) -> list[list[Message]]:

@@ -3,70 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from orchestrator import wiring
-from orchestrator.adapters.clock import SystemClock
 from orchestrator.core.failures.kinds import FailureKind
-from orchestrator.core.spec.stages import Needs
-from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Points, Succeeded
+from orchestrator.core.spec.command_stages import NAMES
+from orchestrator.messages import Failed, Points, Succeeded
+from tests.worker.commands import first_line, gone, lines, python, request, said, training
 from tests.worker.conftest import Bench
 
-JOB = "jobs.commands.stage.run"
-# Saves a folder each second step, goes on from it, and breaks where it is told.
-TRAIN = """
-import os, sys, time
-from pathlib import Path
-folder, breaks = Path(sys.argv[1]), int(sys.argv[2])
-begin = int(Path(sys.argv[3], "step").read_text()) if sys.argv[3:] else 0
-rank, world = os.environ["RANK"], os.environ["WORLD_SIZE"]
-print("begins at", begin, "of", len(list(folder.glob("*/part-*"))), "parts", flush=True)
-for step in range(begin + 1, 7):
-    print(f"step {step} loss {1 / step:.3f}", flush=True)
-    if step == breaks:
-        sys.exit(3)
-    if step % 2 == 0:
-        at = folder / f"checkpoint-{step}"
-        at.mkdir(parents=True, exist_ok=True)
-        (at / f"part-{rank}").write_text(rank)
-        (at / "step").write_text(str(step))
-        if rank == "0":
-            (at / "trainer_state.json").write_text("{}")
-        time.sleep(3.0 if world != "1" else 0.7)
-"""
-
-
-def request(bench: Bench, params: dict[str, Any], **changes: Any) -> AttemptRequest:
-    bench.clock = SystemClock()
-    return bench.request(JOB, packages=("jobs",), params=params, **changes)
-
-
-def said(bench: Bench, params: dict[str, Any], **changes: Any) -> list[Message]:
-    stream = bench.stream(request(bench, params, **changes))
-    return [message for batch in stream for message in batch]
-
-
-def lines(messages: list[Message]) -> list[str]:
-    return [message.text for message in messages if isinstance(message, LogLine)]
-
-
-def python(source: str, *more: str) -> list[str]:
-    return [sys.executable, "-c", source, *more]
-
-
-def training(breaks: int = 0) -> dict[str, Any]:
-    return {
-        "command": python(TRAIN, "{checkpoints}", str(breaks)),
-        "resume": ["{checkpoint}"],
-        "checkpoints": {"layout": "huggingface"},
-        "metrics": [r"step (?P<step>\d+) loss (?P<loss>\S+)"],
-    }
+# Written by torch.utils.tensorboard, with text and a histogram among its scalars.
+EVENTS = Path(__file__).parents[1] / "jobs" / "commands" / "events.out.tfevents"
 
 
 # --- what it is told, and what it says ----------------------------------------------------------
@@ -127,68 +81,48 @@ def test_metrics_are_found_by_patterns_and_in_lines_of_json(bench: Bench) -> Non
     assert [m.values for m in told if isinstance(m, Points)] == [{"loss": 0.25}]
 
 
-# --- its checkpoints ----------------------------------------------------------------------------
+def test_metrics_of_one_process_count_of_whichever_prints_them(bench: Bench) -> None:
+    last = """if True:
+        import os
+        if os.environ["RANK"] == "1": print("step 1 loss 0.5", flush=True)
+    """
+    params = {"processes": 2, "metrics": training()["metrics"]}
+    for source in (last, "print('step 1 loss 0.5')"):
+        messages = said(bench, {**params, "command": python(source)})
+        assert [m.values for m in messages if isinstance(m, Points)] == [{"loss": 0.5}]
 
 
-def test_checkpoints_are_adopted_and_the_next_attempt_goes_on_from_one(bench: Bench) -> None:
-    outcome = said(bench, training(breaks=5))[-1]
-    assert isinstance(outcome, Failed)
-    assert outcome.failure.step == 5
-    assert bench.checkpoints() == ["2-3-1", "4-3-1"]
-    again = said(bench, training(), attempt=2)
-    assert isinstance(again[-1], Succeeded), again[-1]
-    assert "begins at 4 of 1 parts" in lines(again)
-    assert "step 4 loss 0.250" not in lines(again)
-    assert bench.checkpoints()[-1] == "6-3-2"
-
-
-def test_parts_of_all_workers_are_saved_once_rank_0_s_is_whole_and_come_back_together(
+def test_scalars_of_tensorboard_are_metrics_and_what_was_there_before_is_none(
     bench: Bench,
 ) -> None:
-    two = Needs(workers=2)
-    for breaks, attempt in ((5, 1), (0, 2)):
-        asked = request(bench, training(breaks), needs=two, attempt=attempt)
-        told = bench.together(asked)
-        if attempt == 1:
-            assert all(isinstance(messages[-1], Failed) for messages in told)
-            continue
-        for messages in told:
-            assert isinstance(messages[-1], Succeeded), messages[-1]
-            assert "begins at 4 of 2 parts" in lines(messages)
-    assert bench.checkpoints()[-1] == "6-3-2"
+    code = bench.folder / "own"
+    (code / "runs").mkdir(parents=True)
+    shutil.copy(EVENTS, code / "runs" / "events.out.tfevents.1.old")
+    params = {"command": f"cp {EVENTS} runs/", "workdir": str(code), "tensorboard": "runs"}
+    messages = said(bench, params)
+    points = [(m.step, m.values) for m in messages if isinstance(m, Points)]
+    assert [step for step, _ in points] == [1, 2, 3, 4, 5]
+    assert points[1][1] == pytest.approx({"loss/train": 0.5, "lr": 0.2, "double": 2.0**40 + 2})
+    assert isinstance(messages[-1], Succeeded)
+    assert messages[-1].metrics["loss/train"] == 0.125
+    told = lines(said(bench, {"command": "true", "tensorboard": "{output}/tb"}))
+    assert told == ["no event file of TensorBoard was seen in 'tb'"]
 
 
-def test_what_is_half_written_when_it_dies_is_no_checkpoint(bench: Bench) -> None:
-    dies = "mkdir {checkpoints}/checkpoint-2; echo x > {checkpoints}/checkpoint-2/w; kill -9 $$"
-    params = {"command": dies, "checkpoints": {"layout": "huggingface"}}
-    assert isinstance(said(bench, params)[-1], Failed)
-    assert bench.checkpoints() == []
+def test_mlflow_s_own_client_is_told_of_the_run_of_the_attempt(bench: Bench) -> None:
+    show = {"command": "echo ${MLFLOW_RUN_ID:-none}", "mlflow": True}
+    bench.tracked_run = lambda: ({"MLFLOW_RUN_ID": "r1"}, "")
+    assert lines(said(bench, show)) == ["r1"]
+    assert lines(said(bench, {**show, "mlflow": False})) == ["none"]
+    bench.tracked_run = lambda: ({}, "http://x is away")
+    told = "what the command sends to MLflow is not shown with this attempt: http://x is away"
+    assert lines(said(bench, show)) == [told, "none"]
 
 
-@pytest.mark.parametrize(
-    ("layout", "written"),
-    [
-        ({"layout": "dcp"}, "step-7/.metadata"),
-        ({"layout": "megatron"}, "iter_0000007/w"),
-        ({"layout": "verl"}, "global_step_7/actor/w"),
-        ({"pattern": "ckpt-{step}.pt", "settle": 0}, "ckpt-7.pt"),
-    ],
-    ids=["dcp", "megatron", "verl", "file"],
-)
-def test_what_frameworks_write_is_known(
-    bench: Bench, layout: dict[str, Any], written: str
-) -> None:
-    command = (
-        f'f={{checkpoints}}/{written}; mkdir -p "$(dirname $f)"; echo w > $f; '
-        "echo 7 > {checkpoints}/latest_checkpointed_iteration.txt"
-    )
-    assert isinstance(said(bench, {"command": command, "checkpoints": layout})[-1], Succeeded)
-    assert bench.checkpoints() == ["7-3-1"]
-    show = "cat {checkpoints}/latest_checkpointed_iteration.txt || true; echo {checkpoint}"
-    shown = {"command": show, "checkpoints": layout}
-    *tracker, restored = lines(said(bench, shown, attempt=2))
-    assert restored.endswith(f"/checkpoints/{written.split('/', maxsplit=1)[0]}")
-    assert ("7" in tracker) == ("pattern" not in layout and layout["layout"] != "dcp")
+def test_the_names_that_a_plan_knows_are_those_that_are_filled_in(bench: Bench) -> None:
+    words = " ".join(f"{{{name}}}" for name in NAMES)
+    (told,) = lines(said(bench, {"command": ["echo", words]}))
+    assert "{" not in told
 
 
 # --- how it ends --------------------------------------------------------------------------------
@@ -208,27 +142,24 @@ def test_what_frameworks_write_is_known(
             "left no 'model/*.safetensors' in {output}; write it there",
         ),
         ({"command": ["sh", "-c", "{inputs.no}"]}, FailureKind.USER_CODE, "{inputs.no} in"),
-        ({"command": ""}, FailureKind.USER_CODE, "the command is empty"),
         ({"command": "true", "workdir": "no"}, FailureKind.USER_CODE, "workdir 'no' is no folder"),
         (
-            {"command": "true", "checkpoints": {"layout": "no"}},
-            FailureKind.USER_CODE,
-            "layout 'no' is not known; there are: dcp, huggingface, megatron, verl",
+            {"command": ["sh", "-c", "echo so; exit 77"], "exit_codes": {"77": "storage"}},
+            FailureKind.STORAGE,
+            "process of 'sh' ended with 77: so",
         ),
         (
-            {"command": "true", "checkpoints": {"pattern": "ckpt"}},
-            FailureKind.USER_CODE,
-            "pattern 'ckpt' names no checkpoints; write a path below",
+            {
+                "command": "echo CUDA out of memory >&2; exit 5",
+                "exit_codes": {"5": "interconnect"},
+            },
+            FailureKind.INTERCONNECT,
+            "ended with 5",
         ),
         (
-            {"command": "true", "metrics": ["("]},
-            FailureKind.USER_CODE,
-            "'(' is no regular expression",
-        ),
-        (
-            {"command": "true", "metrics": ["loss (?P<loss>.*)"]},
-            FailureKind.USER_CODE,
-            "finds no metrics of a step",
+            {"command": "exit 5", "exit_codes": {"77": "storage"}},
+            FailureKind.UNKNOWN,
+            "ended with 5",
         ),
     ],
     ids=lambda value: str(value)[:40],
@@ -254,9 +185,11 @@ def test_a_flood_of_lines_costs_lines_and_not_the_run(bench: Bench) -> None:
     assert len(lines(messages)) <= 1_000_000
 
 
-def test_what_it_has_forked_ends_with_it(bench: Bench) -> None:
+def test_what_it_has_forked_ends_with_it(
+    bench: Bench, until: Callable[[Callable[[], bool]], None]
+) -> None:
     told = lines(said(bench, {"command": "sleep 300 > /dev/null 2>&1 & echo $!"}))
-    assert gone(int(told[-1]))
+    until(lambda: gone(int(told[-1])))
 
 
 def test_a_command_is_asked_to_end_and_killed_where_it_does_not(
@@ -269,15 +202,3 @@ def test_a_command_is_asked_to_end_and_killed_where_it_does_not(
     stream.close()  # type: ignore[attr-defined]
     assert gone(int(told))
     until(lambda: bench.scratch() == [])
-
-
-def first_line(stream: Iterator[Any]) -> str:
-    for batch in stream:
-        for message in batch:
-            if isinstance(message, LogLine):
-                return message.text
-    raise AssertionError("it said nothing")
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE

@@ -24,9 +24,9 @@ from typing import (
 
 from pydantic import ConfigDict, Field
 
-from orchestrator.adapters.hydra_config import command_stages
 from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.settings import CommonSettings
+from orchestrator.core.spec import command_stages
 from orchestrator.core.spec.checks import LONGEST_NAME
 from orchestrator.core.spec.engines import EngineSpec
 from orchestrator.core.spec.hardware import Pool, Role

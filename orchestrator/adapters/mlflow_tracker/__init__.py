@@ -5,6 +5,7 @@ say it as tags and text, `experiment.py` and `rest.py` are the way to MLflow, wh
 but `foreign_artifacts.py` imports.
 """
 
+from orchestrator.adapters.mlflow_tracker.attempt_run import run_variables
 from orchestrator.adapters.mlflow_tracker.model_registry import Models
 from orchestrator.adapters.mlflow_tracker.orphaned_runs import reap
 from orchestrator.adapters.mlflow_tracker.projection import TrackedRuns
@@ -12,4 +13,13 @@ from orchestrator.adapters.mlflow_tracker.rest import ServerAccess
 from orchestrator.adapters.mlflow_tracker.run_erasure import erase
 from orchestrator.adapters.mlflow_tracker.tracker import MlflowTracker, Pace
 
-__all__ = ["MlflowTracker", "Models", "Pace", "ServerAccess", "TrackedRuns", "erase", "reap"]
+__all__ = [
+    "MlflowTracker",
+    "Models",
+    "Pace",
+    "ServerAccess",
+    "TrackedRuns",
+    "erase",
+    "reap",
+    "run_variables",
+]

@@ -1,0 +1,144 @@
+"""The checkpoints that a command writes: adopted, fenced, and handed to the next attempt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.stages import Needs
+from orchestrator.messages import Failed, Succeeded
+from tests.worker.commands import first_line, gone, lines, python, request, said, training
+from tests.worker.conftest import Bench
+
+
+def test_checkpoints_are_adopted_and_the_next_attempt_goes_on_from_one(bench: Bench) -> None:
+    outcome = said(bench, training(breaks=5))[-1]
+    assert isinstance(outcome, Failed)
+    assert outcome.failure.step == 5
+    assert bench.checkpoints() == ["2-3-1", "4-3-1"]
+    again = said(bench, training(), attempt=2)
+    assert isinstance(again[-1], Succeeded), again[-1]
+    assert "begins at 4 of 1 parts" in lines(again)
+    assert "step 4 loss 0.250" not in lines(again)
+    assert bench.checkpoints()[-1] == "6-3-2"
+
+
+def test_parts_of_all_workers_are_saved_once_rank_0_s_is_whole_and_come_back_together(
+    bench: Bench,
+) -> None:
+    two = Needs(workers=2)
+    for breaks, attempt in ((5, 1), (0, 2)):
+        asked = request(bench, training(breaks), needs=two, attempt=attempt)
+        told = bench.together(asked)
+        if attempt == 1:
+            assert all(isinstance(messages[-1], Failed) for messages in told)
+            continue
+        for messages in told:
+            assert isinstance(messages[-1], Succeeded), messages[-1]
+            assert "begins at 4 of 2 parts" in lines(messages)
+    assert bench.checkpoints()[-1] == "6-3-2"
+
+
+def test_what_is_half_written_when_it_dies_is_no_checkpoint(bench: Bench) -> None:
+    dies = "mkdir {checkpoints}/checkpoint-2; echo x > {checkpoints}/checkpoint-2/w; kill -9 $$"
+    params = {"command": dies, "checkpoints": {"layout": "huggingface"}}
+    assert isinstance(said(bench, params)[-1], Failed)
+    assert bench.checkpoints() == []
+
+
+@pytest.mark.parametrize(
+    ("layout", "written"),
+    [
+        ({"layout": "dcp"}, "step-7/.metadata"),
+        ({"layout": "megatron"}, "iter_0000007/w"),
+        ({"layout": "verl"}, "global_step_7/actor/w"),
+        ({"pattern": "ckpt-{step}.pt", "settle": 0}, "ckpt-7.pt"),
+    ],
+    ids=["dcp", "megatron", "verl", "file"],
+)
+def test_what_frameworks_write_is_known(
+    bench: Bench, layout: dict[str, Any], written: str
+) -> None:
+    command = (
+        f'f={{checkpoints}}/{written}; mkdir -p "$(dirname $f)"; echo w > $f; '
+        "echo 7 > {checkpoints}/latest_checkpointed_iteration.txt"
+    )
+    assert isinstance(said(bench, {"command": command, "checkpoints": layout})[-1], Succeeded)
+    assert bench.checkpoints() == ["7-3-1"]
+    show = "cat {checkpoints}/latest_checkpointed_iteration.txt || true; echo {checkpoint}"
+    shown = {"command": show, "checkpoints": layout}
+    *tracker, restored = lines(said(bench, shown, attempt=2))
+    assert restored.endswith(f"/checkpoints/{written.split('/', maxsplit=1)[0]}")
+    assert ("7" in tracker) == ("pattern" not in layout and layout["layout"] != "dcp")
+
+
+def test_two_attempts_write_two_folders_and_the_one_that_was_replaced_is_ended(
+    bench: Bench,
+) -> None:
+    go = bench.folder.parent / "go"
+    source = """if True:
+        import os, sys, time
+        folder, go = sys.argv[1:]
+        print(os.getpid(), folder, flush=True)
+        while not os.path.exists(go): time.sleep(0.05)
+        os.makedirs(folder + "/checkpoint-9")
+        open(folder + "/checkpoint-9/trainer_state.json", "w").close()
+        time.sleep(60)
+    """
+    checkpoints = {"checkpoints": {"layout": "huggingface"}}
+    waits = {"command": python(source, "{checkpoints}", str(go)), **checkpoints}
+    older = bench.stream(request(bench, waits))
+    pid, folder = first_line(older).split()
+    newer = said(bench, {"command": ["echo", "{checkpoints}"], **checkpoints}, attempt=2)
+    assert folder not in lines(newer)
+    go.touch()
+    outcome = [message for batch in older for message in batch][-1]
+    assert isinstance(outcome, Failed)
+    assert outcome.failure.kind is FailureKind.CANCELLED
+    assert "attempt 1 of epoch 3 must not save any more" in outcome.failure.evidence
+    assert gone(int(pid))
+    assert bench.checkpoints() == []
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_told_or_refused(bench: Bench) -> None:
+    once = {**training(), "processes": 2}
+    assert isinstance(said(bench, once)[-1], Succeeded)
+    told = said(bench, training(), attempt=2)
+    assert lines(told)[0] == "the checkpoint of step 6 is of 2 processes; there are 1 now"
+    fixed = {**once["checkpoints"], "reshard": False}
+    outcome = said(bench, {**training(), "checkpoints": fixed}, attempt=3)[-1]
+    assert isinstance(outcome, Failed)
+    assert outcome.failure.kind is FailureKind.SET_UP
+    assert outcome.failure.evidence == (
+        "the checkpoint of step 6 is of 2 processes, and there are 1 now; ask for 2, or set"
+        " checkpoints.reshard where the script can take it"
+    )
+    same = said(bench, {**once, "checkpoints": fixed}, attempt=4)
+    assert isinstance(same[-1], Succeeded)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("true", "the command has written nothing into {checkpoints}"),
+        (
+            "mkdir {checkpoints}/step_5 {checkpoints}/tb",
+            "nothing in {checkpoints} fits 'step-{step}', but there is 'step_5', 'tb'",
+        ),
+        (
+            "mkdir {checkpoints}/step_5; sleep 1; exit 4",
+            "nothing in {checkpoints} fits 'step-{step}', but there is 'step_5'",
+        ),
+        (
+            "mkdir {checkpoints}/step-5; exit 4",
+            "'step-5' is not whole: it has no '.metadata'",
+        ),
+    ],
+)
+def test_why_no_checkpoint_is_saved_is_told(bench: Bench, command: str, told: str) -> None:
+    settle = {"settle": 0.2} if "sleep" in command else {}
+    messages = said(bench, {"command": command, "checkpoints": {"layout": "dcp", **settle}})
+    (line,) = (line for line in lines(messages) if "no checkpoint" in line)
+    assert line.partition(": ")[2] == told
