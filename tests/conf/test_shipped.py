@@ -17,7 +17,11 @@ from orchestrator.core.spec.plan import Plan, make_plan
 CONF = Path(__file__).parents[2] / "conf"
 
 # Where a pipeline is too large for the fleet that every command starts from.
-FLEETS = {"deepseek_r1": "r2", "deepseek_v3": "r2"}
+FLEETS = dict.fromkeys(
+    ("deepseek_r1", "deepseek_v3", "megatron", "mindspeed", "torchtitan_npu", "verl"), "r2"
+)
+# Commands of a maker's own: on its pool.
+MAKERS = {"mindspeed": "ascend-910c", "torchtitan_npu": "ascend-910c"}
 
 
 def names(group: str) -> list[str]:
@@ -37,7 +41,9 @@ def test_the_package_ships_this_folder() -> None:
 
 @pytest.mark.parametrize("pipeline", names("pipeline"))
 def test_every_pipeline_plans_on_its_fleet(pipeline: str) -> None:
-    planned(f"pipeline={pipeline}", f"fleet={FLEETS.get(pipeline, 'local')}")
+    where = [f"fleet={FLEETS.get(pipeline, 'local')}"]
+    where += [f"roles.train={MAKERS[pipeline]}"] if pipeline in MAKERS else []
+    planned(f"pipeline={pipeline}", *where)
 
 
 @pytest.mark.parametrize("experiment", names("experiment"))
