@@ -20,8 +20,10 @@ from orchestrator.core.runs.decide import Start
 from orchestrator.core.runs.fold import begin
 from orchestrator.core.runs.run import Run
 from orchestrator.core.settings import AttemptSettings
+from orchestrator.core.spec.command_stages import JOB
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.spec.stages import Endpoint, Scale
+from orchestrator.messages import TrackedAt
 from tests.build import REF, header, plan, pool, stage
 
 BENCH = AttemptDefaults(packages=(), code=(), storage="file:///s", reuse_key=never_reuse)
@@ -69,6 +71,18 @@ def test_an_attempt_is_given_the_variables_and_the_secrets_of_its_stage_and_pool
     assert asked.secrets == {"T": "hidden"}
     assert lacking_secrets(run, bench, Start("t", 1, "a")) == "U by /absent"
     assert "hidden" not in codec.dump(run.header)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_only_a_command_that_writes_to_mlflow_is_told_where_its_run_is_shown(
+    told: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    at = TrackedAt("http://mlflow:5000", "ours")
+    train = stage("t", job=JOB, params={"command": "x", "mlflow": told})
+    run = begin(header(plan(train, stage("u"))))
+    bench = replace(BENCH, tracked=lambda: at)
+    assert attempt_request(run, bench, Start("t", 1, "a"), {}).tracked == (at if told else None)
+    assert attempt_request(run, bench, Start("u", 1, "a"), {}).tracked is None
 
 
 def test_a_deployment_says_where_the_secrets_of_its_stage_and_pool_are_read() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from orchestrator import wiring
 from orchestrator.adapters.mlflow_tracker import ServerAccess
-from orchestrator.wiring.tracking import access
+from orchestrator.messages import TrackedAt
+from orchestrator.wiring.tracking import access, place
 
 KNOWN = {
     "MLFLOW_TRACKING_USERNAME": "ada",
@@ -50,3 +54,13 @@ def test_a_proxy_is_used_but_never_for_this_machine(monkeypatch: pytest.MonkeyPa
     assert access("https://inside.example").proxy == ""
     for here in ("127.0.0.1", "127.0.1.1", "localhost", "[::1]", "0.0.0.0"):  # noqa: S104 - as it is asked
         assert access(f"http://{here}:5000").proxy == ""
+
+
+def test_a_run_is_shown_where_its_config_says_or_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    at = ["pipeline=noop", "tracking.uri=http://mlflow:5000", "tracking.experiment=ours"]
+    assert place(wiring.settings(at), tmp_path) == TrackedAt("http://mlflow:5000", "ours")
+    assert place(wiring.settings(["pipeline=noop"]), tmp_path) is None
+    assert place(wiring.settings(["pipeline=noop", "tracking=none"]), tmp_path) is None

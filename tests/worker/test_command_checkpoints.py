@@ -85,7 +85,8 @@ def test_two_attempts_write_two_folders_and_the_one_that_was_replaced_is_ended(
         while not os.path.exists(go): time.sleep(0.05)
         os.makedirs(folder + "/checkpoint-9")
         open(folder + "/checkpoint-9/trainer_state.json", "w").close()
-        time.sleep(60)
+        time.sleep(20)
+        os.rename(go, go + " outlived")
     """
     checkpoints = {"checkpoints": {"layout": "huggingface"}}
     waits = {"command": python(source, "{checkpoints}", str(go)), **checkpoints}
@@ -99,6 +100,7 @@ def test_two_attempts_write_two_folders_and_the_one_that_was_replaced_is_ended(
     assert outcome.failure.kind is FailureKind.CANCELLED
     assert "attempt 1 of epoch 3 must not save any more" in outcome.failure.evidence
     assert gone(int(pid))
+    assert go.exists()
     assert bench.checkpoints() == []
 
 
