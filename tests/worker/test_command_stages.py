@@ -43,7 +43,9 @@ def test_names_in_its_words_are_filled_in_and_braces_of_others_stay(bench: Bench
 
 
 def test_a_line_for_the_shell_is_one(bench: Bench) -> None:
-    told = lines(said(bench, {"command": "for n in 1 2; do echo ${n}-{stage}; done | tail -1"}))
+    told = lines(
+        said(bench, {"command": "for stage in 1 2; do echo ${stage}-{stage}; done | tail -1"})
+    )
     assert told == ["2-train"]
 
 
