@@ -104,6 +104,7 @@ class JobContext(Protocol):
 
     With `world_size` > 1 the default `torch.distributed` process group is open; every worker
     calls the job with the same parameters. Rank 0 alone writes to `output`.
+    `code` are the folders of `jobs.code`, as they are on this host.
     `local_rank` counts the workers of a node, from 0; each sees its own chips alone, so its device
     is the first in any case.
     """
@@ -118,6 +119,7 @@ class JobContext(Protocol):
     hardware: Hardware
     inputs: Mapping[str, Path]
     output: Path
+    code: tuple[Path, ...]
 
     @property
     def adjust(self) -> Changes:

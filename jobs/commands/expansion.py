@@ -15,7 +15,6 @@ from orchestrator.job import JobContext
 _NAME = re.compile(r"(?<!\$)\{([a-z]+(?:\.[A-Za-z0-9_-]+)?)\}")
 _HEADS = frozenset({"inputs", "pool"})
 _SHELL = ("bash", "-euo", "pipefail", "-c")
-_AT_CODE = "PYTHONPATH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +112,9 @@ class Expansion:
             ValueError: There is no such folder.
         """
         target = self.work / "workdir"
-        said = os.environ.get(_AT_CODE, "")  # noqa: TID251 - where shipped code is
-        shipped = [Path(path) for path in said.split(os.pathsep) if path]
-        if not name:
-            source = shipped[0] if shipped else None
-        else:
-            folders = (folder / name for folder in (*shipped, *map(Path, sys.path), Path.cwd()))
+        source = next((folder for folder in self.ctx.code if folder.is_dir()), None)
+        if name:
+            folders = (folder / name for folder in (*self.ctx.code, Path.cwd()))
             source = next((path for path in folders if path.is_dir()), None)
             if source is None:
                 raise ValueError(f"workdir {name!r} is no folder of jobs.code, nor of this host")

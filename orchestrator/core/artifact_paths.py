@@ -6,6 +6,7 @@ CHECKPOINTS = "checkpoints"
 CODE = "code"
 DAMAGED = "damaged"
 USERS_OF_CODE = "code-users"
+PACKAGES = "packages"  # the folder of shipped packages that are in no folder of `jobs.code`
 
 
 def checkpoints(run: str, stage: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.core.artifact import ArtifactRef, ShippedCode
+from orchestrator.core.artifact_paths import PACKAGES
 from orchestrator.core.errors import JobError
 from orchestrator.core.spec.stages import Json
 from orchestrator.messages import AttemptRequest
@@ -35,6 +36,12 @@ def import_path(
         return tuple(code)
     inside = sorted(unpack(shipped.archive).iterdir())
     return tuple(str(path) for path in inside if path.is_dir())
+
+
+def code_folders(request: AttemptRequest, store: ArtifactStore) -> tuple[Path, ...]:
+    """Return the folders of `jobs.code` on this host; packages that travel beside are none."""
+    folders = map(Path, import_path(request.code, request.shipped, store.unpack))
+    return tuple(folder for folder in folders if folder.name != PACKAGES)
 
 
 def use_shipped(folders: Sequence[str]) -> None:

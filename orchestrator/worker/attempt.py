@@ -21,7 +21,7 @@ from orchestrator.core.errors import StaleAttemptError, StorageSetUpError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 from orchestrator.node import rendezvous_port
-from orchestrator.node.job_import import check_params, import_request, relative
+from orchestrator.node.job_import import check_params, code_folders, import_request, relative
 from orchestrator.node.process_hardware import backends, hardware_of
 from orchestrator.ports import ArtifactStore, Chip, Clock
 from orchestrator.worker.context import AttemptContext, TrackedRun, meta_of, nowhere
@@ -236,6 +236,7 @@ class _JobRun:
         inputs: dict[str, Path] = {}
         self._context = AttemptContext(request, self._rank, inputs, self._output, self._runtime)
         self._context.tracked_run = self._around.tracked_run
+        self._context.code = code_folders(request, self._runtime.store)
 
         def fetch() -> None:
             inputs.update({n: self._runtime.store.fetch(ref) for n, ref in request.inputs.items()})

@@ -64,6 +64,7 @@ class AttemptContext:
         self.hardware = hardware_of(request.pool, request.needs)
         self.inputs = inputs
         self.output = output
+        self.code: tuple[Path, ...] = ()
         self.hashes: dict[str, Hashed] = {}
         self._step: int | None = None
         self._done: int | None = None

@@ -61,6 +61,17 @@ def test_it_reads_its_inputs_and_what_it_leaves_is_the_artifact(bench: Bench) ->
     assert bench.scratch() == []
 
 
+def test_it_works_in_the_first_folder_of_its_code_whatever_else_is_on_the_path(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "other"))
+    (tmp_path / "own" / "inside").mkdir(parents=True)
+    code = {"code": (str(tmp_path / "own"), str(tmp_path / "other"))}
+    assert lines(said(bench, {"command": "ls"}, **code)) == ["inside"]
+    assert lines(said(bench, {"command": "ls", "workdir": "inside"}, **code)) == []
+
+
 def test_it_works_in_a_copy_of_its_code(bench: Bench) -> None:
     code = bench.folder / "own"
     code.mkdir(parents=True)

@@ -16,10 +16,10 @@ from pathlib import Path
 from orchestrator.adapters.user_code.code_digest import is_installed, places_of
 from orchestrator.adapters.user_code.code_files import CodeFiles
 from orchestrator.adapters.user_code.lookup import find_spec
+from orchestrator.core.artifact_paths import PACKAGES
 from orchestrator.core.errors import Problem
 from orchestrator.core.settings import JobSettings
 
-PACKAGES = "packages"  # the folder of those that are in no folder of `jobs.code`
 LARGE_MB = 50
 _MB = 1_000_000
 _NAMED = 3
