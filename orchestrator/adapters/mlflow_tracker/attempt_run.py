@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestrator.adapters.mlflow_tracker.errors import AwayError, RefusedError
 from orchestrator.adapters.mlflow_tracker.experiment import MlflowExperiment
+from orchestrator.adapters.mlflow_tracker.mlflow_errors import AwayError, RefusedError
 from orchestrator.adapters.mlflow_tracker.rest import ServerAccess
 from orchestrator.messages import AttemptRequest
 from orchestrator.ports import Clock

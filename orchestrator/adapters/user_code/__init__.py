@@ -16,13 +16,14 @@ from typing import TypeAlias
 from orchestrator.adapters.user_code.code_digest import Importable
 from orchestrator.adapters.user_code.code_files import CodeFiles
 from orchestrator.adapters.user_code.lookup import Definition, LookupProblem, look_up
-from orchestrator.adapters.user_code.shipping import PACKAGES, Shipment, weigh
+from orchestrator.adapters.user_code.shipping import Shipment, weigh
 from orchestrator.adapters.user_code.signature import (
     CallSignature,
     of_engine,
     of_job,
     wrong_parameters,
 )
+from orchestrator.core.artifact_paths import PACKAGES
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.settings import JobSettings
 from orchestrator.core.spec.command_stages import params_path
