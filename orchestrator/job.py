@@ -45,6 +45,18 @@ class KnownFailureError(Exception):
         self.kind = kind
 
 
+class DataError(KnownFailureError):
+    """What a job reads is damaged, empty, or not made for what reads it: trying again is in vain.
+
+    The message is one sentence that names the file or the folder, and what is wrong with it.
+    """
+
+    def __init__(self, message: str) -> None:
+        """Say what is wrong with which file."""
+        super().__init__("data", message)
+
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
     """What a worker runs on.
