@@ -29,7 +29,6 @@ _K = FailureKind
 # What these are needs no signature; the names are those of the types, or of bases of theirs.
 _OF_TYPES: Mapping[str, FailureKind] = MappingProxyType(
     {
-        "orchestrator.job.DataError": _K.DATA,
         "orchestrator.job.ParityError": _K.PARITY,
         "orchestrator.core.errors.StorageError": _K.STORAGE,
         "orchestrator.core.errors.StorageSetUpError": _K.SET_UP,
