@@ -18,7 +18,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -50,6 +50,75 @@ _FACTS = {known.name for known in fields(Facts)}
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows as a model takes them; all tensors are [rows, width].
+
+    Attributes:
+        tokens: Numbers of tokens, int32.
+        labels: Token i where it is to be learnt, else `IGNORE`; int32.
+        positions: Where each token stands in its document, int32; `None` is where it stands in
+            its row.
+        real: Which tokens do not merely fill a row up, bool; `None` are those that are no padding.
+    """
+
+    tokens: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor | None = None
+    real: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.tokens)
+
+    def __getitem__(self, rows: slice | torch.Tensor) -> Self:
+        """Return some of the rows."""
+        return type(self)(
+            self.tokens[rows],
+            self.labels[rows],
+            None if self.positions is None else self.positions[rows],
+            None if self.real is None else self.real[rows],
+        )
+
+    def split(self, parts: int) -> list[Self]:
+        """Return the rows in so many parts of sizes that differ by one at most; none is empty."""
+        spans = torch.arange(len(self)).tensor_split(parts)
+        return [self[int(span[0]) : int(span[-1]) + 1] for span in spans if len(span)]
+
+    @classmethod
+    def joined(cls, batches: Sequence[Batch]) -> Batch:
+        """Return the rows of all batches, which have positions and padding alike."""
+        positions = [b.positions for b in batches if b.positions is not None]
+        real = [b.real for b in batches if b.real is not None]
+        return cls(
+            torch.cat([b.tokens for b in batches]),
+            torch.cat([b.labels for b in batches]),
+            torch.cat(positions) if positions else None,
+            torch.cat(real) if real else None,
+        )
+
+
+class RowSource(Protocol):
+    """Rows of one width that are read when they are asked for."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Tokens of a row."""
+        ...
+
+    def read(self, part: torch.Tensor) -> Batch:
+        """Return the rows of these numbers, int64 [rows]."""
+        ...
+
+    def counts(self, part: torch.Tensor, pad: int) -> tuple[int, int]:
+        """Return how many tokens these rows have, and how many labels beyond their first token."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """Samples of one split: int32 tensors of the same shape [rows, width]."""
 
@@ -59,6 +128,20 @@ class Rows:
     def __len__(self) -> int:
         """Return the number of rows."""
         return int(self.tokens.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Tokens of a row."""
+        return int(self.tokens.shape[1])
+
+    def read(self, part: torch.Tensor) -> Batch:
+        """Return the rows of these numbers, int64 [rows]."""
+        return Batch(self.tokens[part], self.labels[part])
+
+    def counts(self, part: torch.Tensor, pad: int) -> tuple[int, int]:
+        """Return how many tokens these rows have, and how many labels beyond their first token."""
+        learnt = int((self.labels[part, 1:] != IGNORE).sum().item())
+        return int((self.tokens[part] != pad).sum().item()), learnt
 
 
 def rows_of(examples: Sequence[tuple[list[int], list[bool]]], *, pad: int) -> Rows:

@@ -96,7 +96,7 @@ def _check_checkpoint(bench: Bench, trained: Trained, recipe: ShortTraining) -> 
     rows, some = rows_of(ctx.seed), torch.arange(BATCH)
     with torch.no_grad():
         losses = (TokenLoss(net) for net in (trained.model, model))
-        both = [nll(loss, rows, some, device=bench.device).item() for loss in losses]
+        both = [nll(loss, rows.read(some), device=bench.device).item() for loss in losses]
     same = _digest(model) == _digest(trained.model) and both[0] == both[1]
     bench.say(
         "checkpoint",

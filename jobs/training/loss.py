@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from jobs.data.dataset import IGNORE, Rows
+from jobs.data.dataset import IGNORE, Batch, RowSource
 from jobs.training.process_group import ProcessGroup
 
 MOST_SCORES = 2**26  # at once: 256 MiB in float32
@@ -39,21 +39,23 @@ class TokenLoss(nn.Module):
         self.bf16 = bf16
         self._most = most
 
-    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """Return the summed negative log-likelihood of `labels`, both [rows, width], nats.
+    def forward(self, tokens: Tensor, labels: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Return the summed negative log-likelihood of `labels`, nats; all are [rows, width].
 
-        Label i belongs to the token after token i; `IGNORE` is none.
+        Label i belongs to the token after token i; `IGNORE` is none. Positions that begin anew
+        within a row are those of several documents.
         """
         head = _head_of(self.model)
         if head is None or tokens.numel() * head.out_features <= self._most or not self._splits:
-            scores = forward(self.model, tokens, bf16=self.bf16)
+            scores = forward(self.model, tokens, positions, bf16=self.bf16)
             return _summed(scores.flatten(0, 1), labels.flatten())
 
         def part(last: Tensor, wanted: Tensor) -> Tensor:
             return _summed(head(last), wanted)
 
         with autocast(tokens.device, bf16=self.bf16):
-            last = self.model.base_model(input_ids=tokens, use_cache=False)[0].flatten(0, 1)
+            inputs = _inputs(tokens, positions)
+            last = self.model.base_model(**inputs, use_cache=False)[0].flatten(0, 1)
             size = max(1, self._most // head.out_features)
             pairs = zip(torch.split(last, size), torch.split(labels.flatten(), size), strict=True)
             parts = [checkpoint(part, *pair, use_reentrant=False) for pair in pairs]
@@ -64,24 +66,55 @@ class TokenLoss(nn.Module):
         return _ends_in_head(self.model)
 
 
-def forward(model: Any, tokens: Tensor, *, bf16: bool = False) -> Tensor:  # noqa: ANN401 - a transformers model
+def forward(
+    model: Any,  # noqa: ANN401 - a transformers model
+    tokens: Tensor,
+    positions: Tensor | None = None,
+    *,
+    bf16: bool = False,
+) -> Tensor:
     """Return the scores [rows, width, vocabulary] after each of `tokens` [rows, width]."""
     with autocast(tokens.device, bf16=bf16):
-        scores: Tensor = model(input_ids=tokens, use_cache=False).logits
+        scores: Tensor = model(**_inputs(tokens, positions), use_cache=False).logits
     return scores
 
 
-def nll(loss: nn.Module, rows: Rows, part: Tensor, *, device: torch.device) -> Tensor:
+def nll(loss: nn.Module, batch: Batch, *, device: torch.device) -> Tensor:
     """Return the summed loss of some rows, by a `TokenLoss` or one that a gang has wrapped."""
-    tokens = rows.tokens[part, :-1].to(device, torch.int64)
-    labels = rows.labels[part, 1:].to(device, torch.int64)
-    total: Tensor = loss(tokens, labels)
-    return total
+    tokens = batch.tokens[:, :-1].to(device, torch.int64)
+    labels = batch.labels[:, 1:].to(device, torch.int64)
+    if batch.positions is None:
+        total: Tensor = loss(tokens, labels)
+        return total
+    apart: Tensor = loss(tokens, labels, batch.positions[:, :-1].to(device, torch.int64))
+    return apart
+
+
+@torch.no_grad()
+def keeps_apart(model: Any, device: torch.device) -> bool:  # noqa: ANN401 - a transformers model
+    """Whether documents of a row that positions tell apart do not see each other.
+
+    It is tried: what comes after another document gets the scores that it gets alone.
+    """
+    alone = torch.tensor([[1, 2, 3, 1], [2, 1, 1, 3]], device=device)
+    before = torch.tensor([[3, 1, 2, 2], [1, 3, 3, 2]], device=device)
+    places = torch.arange(4, device=device).repeat(2, 2)
+    training = model.training
+    model.eval()
+    try:
+        after = forward(model, torch.cat((before, alone), 1), places)[:, 4:]
+        other = forward(model, torch.cat((before.flip(1), alone), 1), places)[:, 4:]
+        first = forward(model, alone)
+    except TypeError:  # it takes no positions
+        return False
+    finally:
+        model.train(training)
+    return torch.equal(after, other) and torch.allclose(after, first, rtol=1e-2, atol=1e-3)
 
 
 @torch.no_grad()
 def mean_nll(
-    loss: TokenLoss, rows: Rows, parts: Sequence[Tensor], group: ProcessGroup
+    loss: TokenLoss, rows: RowSource, parts: Sequence[Tensor], group: ProcessGroup
 ) -> float | None:
     """Return the mean loss of the labels of some rows, `None` where they have none.
 
@@ -89,8 +122,9 @@ def mean_nll(
     """
     total, count = 0.0, 0
     for part in parts:
-        total += nll(loss, rows, part, device=group.device).item()
-        count += int((rows.labels[part, 1:] != IGNORE).sum())
+        batch = rows.read(part)
+        total += nll(loss, batch, device=group.device).item()
+        count += int((batch.labels[:, 1:] != IGNORE).sum())
     total, learnt = group.totals(total, count)
     return total / learnt if learnt else None
 
@@ -98,6 +132,12 @@ def mean_nll(
 def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[Any]:
     """Return a context in which matrix products are done in bfloat16, if so wished."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+
+
+def _inputs(tokens: Tensor, positions: Tensor | None) -> dict[str, Tensor]:
+    if positions is None:  # a few models take none
+        return {"input_ids": tokens}
+    return {"input_ids": tokens, "position_ids": positions}
 
 
 def _summed(scores: Tensor, labels: Tensor) -> Tensor:

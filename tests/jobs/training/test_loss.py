@@ -100,7 +100,7 @@ def test_loss_and_gradients_are_those_of_transformers(
 ) -> None:
     bf16 = precision == "bf16"
     model, judge, data = build(architecture), build(architecture), rows()
-    found = nll(TokenLoss(model, bf16=bf16, most=most), data, torch.arange(6), device=CPU)
+    found = nll(TokenLoss(model, bf16=bf16, most=most), data.read(torch.arange(6)), device=CPU)
     found.backward()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         tokens, labels = data.tokens.long(), data.labels.long()
@@ -120,7 +120,7 @@ def test_loss_and_gradients_are_those_of_transformers(
 def test_scores_of_many_tokens_are_never_held_at_once(architecture: str) -> None:
     model, data = build(architecture), rows()
     with Largest() as largest:
-        nll(TokenLoss(model, most=MOST), data, torch.arange(6), device=CPU).backward()
+        nll(TokenLoss(model, most=MOST), data.read(torch.arange(6)), device=CPU).backward()
     everything = 6 * 16 * VOCABULARY
     weights = max(weight.numel() for weight in model.parameters())
     assert largest.count == (
@@ -130,7 +130,7 @@ def test_scores_of_many_tokens_are_never_held_at_once(architecture: str) -> None
 
 def test_a_gang_trains_by_the_same_loss(tmp_path: Path) -> None:
     alone, shared, data = build("llama"), build("llama"), rows()
-    nll(TokenLoss(alone, most=MOST), data, torch.arange(6), device=CPU).backward()
+    nll(TokenLoss(alone, most=MOST), data.read(torch.arange(6)), device=CPU).backward()
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
     )
@@ -139,7 +139,7 @@ def test_a_gang_trains_by_the_same_loss(tmp_path: Path) -> None:
             loss = TokenLoss(shared, most=MOST)
             wrapped = DistributedDataParallel(loss, find_unused_parameters=unused)
             shared.zero_grad()
-            nll(wrapped, data, torch.arange(6), device=CPU).backward()
+            nll(wrapped, data.read(torch.arange(6)), device=CPU).backward()
     finally:
         torch.distributed.destroy_process_group()
     torch.testing.assert_close(gradients(shared), gradients(alone))

@@ -1,0 +1,242 @@
+"""Documents of files that lie on a disk or in a store, in parts that workers share.
+
+A file of lines (JSON Lines, or text by lines) is cut at bytes, a Parquet file between its row
+groups; one that is compressed, and a text as a whole, is one part. What a worker reads of a file
+of lines are the bytes of its part. A folder as the Hugging Face hub has it (Parquet, JSON Lines),
+or as `datasets` saves it (Arrow), is read as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+import fsspec
+import pyarrow as pa
+from pyarrow import parquet
+
+from jobs.data.tokens.stored import asking, is_remote
+from orchestrator.job import DataError
+
+RECORDS, LINES, TEXT, PARQUET, ARROW = "records", "lines", "text", "parquet", "arrow"
+_KINDS = {
+    ".jsonl": RECORDS,
+    ".ndjson": RECORDS,
+    ".json": RECORDS,
+    ".txt": TEXT,
+    ".text": TEXT,
+    ".md": TEXT,
+    ".parquet": PARQUET,
+    ".arrow": ARROW,
+}
+_COMPRESSED = {".gz", ".zst", ".xz"}
+# What `datasets` and the hub put beside the data.
+_NOT_DATA = {
+    *("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"),
+    "README.md",
+}
+_CHUNK = 1 << 22  # bytes that are read of a file at once
+_BATCH = 256  # records of a table at once
+_DAMAGED = (pa.ArrowException, zlib.error, lzma.LZMAError, EOFError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part of a file.
+
+    Attributes:
+        path: Path or address of the file.
+        kind: How it is read.
+        begin: Where it begins: a byte of a file of lines, a row group of Parquet, else 0.
+        end: Where it ends, likewise; -1 is with the file.
+        size: Bytes of the file.
+    """
+
+    path: str
+    kind: str
+    begin: int = 0
+    end: int = -1
+    size: int = 0
+
+
+def parts_of(sources: Sequence[str], *, size: int, lines: bool) -> list[Part]:
+    """Return the parts of files, folders and patterns, about `size` bytes each, in a fixed order.
+
+    With `lines` each line of a text is a document.
+
+    Raises:
+        DataError: There is no file that could be read.
+    """
+    parts: list[Part] = []
+    for source in sources:
+        files = sorted(_files(source))
+        if not files:
+            known = ", ".join(sorted(_KINDS))
+            raise DataError(f"{source} has no file to read: they end with {known}")
+        for path, length in files:
+            parts += _cut(path, length, size, lines=lines)
+    return parts
+
+
+def documents_of(part: Part, column: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the records of a part; of a text its documents, as `{"text": ...}`.
+
+    Of tables `column` alone is read.
+
+    Raises:
+        DataError: What it has can't be read.
+    """
+    try:
+        yield from _tables(part, column) if part.kind in {PARQUET, ARROW} else _records(part)
+    except _DAMAGED as error:
+        raise DataError(f"{part.path} is damaged: {error}") from error
+
+
+def _records(part: Part) -> Iterator[Mapping[str, Any]]:
+    for place, content in _contents(part):
+        try:
+            text = content.decode("utf-8")
+            record = json.loads(text) if part.kind == RECORDS else {"text": text}
+        except ValueError as error:
+            what = "no UTF-8" if isinstance(error, UnicodeDecodeError) else "no JSON"
+            raise DataError(f"{part.path}: what begins at byte {place:,} is {what}") from error
+        if not isinstance(record, dict):
+            raise DataError(f"{part.path}: what begins at byte {place:,} is no JSON object")
+        yield record
+
+
+def _files(source: str) -> Iterator[tuple[str, int]]:
+    """Yield the files that can be read, with their sizes in bytes."""
+    store, inside = fsspec.core.url_to_fs(source)
+    scheme = f"{source.partition('://')[0]}://" if is_remote(source) else ""
+    if any(mark in inside for mark in "*?["):
+        known = asking(source, lambda: store.glob(inside, detail=True))
+    elif asking(source, lambda: store.isfile(inside)):
+        known = {inside: asking(source, lambda: store.info(inside))}
+    else:
+        known = asking(source, lambda: store.find(inside, detail=True))
+    for name, facts in known.items():
+        path = PurePosixPath(name)
+        hidden = path.name.startswith((".", "_")) or path.name in _NOT_DATA
+        if facts["type"] == "file" and not hidden and _kind(path):
+            yield f"{scheme}{name}", int(facts["size"])
+
+
+def _kind(path: PurePosixPath) -> str:
+    ends = [end for end in path.suffixes[-2:] if end not in _COMPRESSED]
+    return _KINDS.get(ends[-1], "") if ends else ""
+
+
+def _cut(path: str, length: int, size: int, *, lines: bool) -> Iterator[Part]:
+    kind = _kind(PurePosixPath(path))
+    kind = LINES if kind == TEXT and lines else kind
+    if kind == PARQUET:
+        yield from _cut_parquet(path, length, size)
+    elif kind in {TEXT, ARROW} or PurePosixPath(path).suffix in _COMPRESSED:
+        yield Part(path=path, kind=kind, size=length)
+    else:
+        for begin in range(0, length, size):
+            end = min(begin + size, length)
+            yield Part(path=path, kind=kind, begin=begin, end=end, size=length)
+
+
+def _cut_parquet(path: str, length: int, size: int) -> Iterator[Part]:
+    try:
+        with _opened(path) as stream:
+            facts = parquet.ParquetFile(stream).metadata
+            groups = [facts.row_group(n).total_byte_size for n in range(facts.num_row_groups)]
+    except _DAMAGED as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    begin, held = 0, 0
+    for number, group in enumerate(groups, start=1):
+        held += group
+        if held >= size or number == len(groups):
+            yield Part(path=path, kind=PARQUET, begin=begin, end=number, size=length)
+            begin, held = number, 0
+
+
+def _contents(part: Part) -> Iterator[tuple[int, bytes]]:
+    """Yield the documents of a part as bytes, each with the byte that it begins at."""
+    chunks = _whole(part.path) if part.end < 0 else _range(part)
+    if part.kind == TEXT:
+        yield 0, b"".join(chunks)
+        return
+    place = max(0, part.begin - 1)
+    skips = part.begin > 0  # up to the end of the line that the part before has
+    held = b""
+    for chunk in chunks:
+        *lines, held = (held + chunk).split(b"\n")
+        for line in lines:
+            if not skips and line.strip():
+                yield place, line
+            skips = False
+            place += len(line) + 1
+            if 0 <= part.end <= place:
+                return
+    if not skips and held.strip():
+        yield place, held
+
+
+def _range(part: Part) -> Iterator[bytes]:
+    """Yield the bytes from just before a part on, up to the end of the file."""
+    store, inside = fsspec.core.url_to_fs(part.path)
+    place = max(0, part.begin - 1)
+    while place < part.size:
+        stop = part.end if place < part.end else place + _CHUNK
+        stop = min(stop, place + _CHUNK, part.size)
+        yield asking(part.path, partial(store.cat_file, inside, start=place, end=stop))
+        place = stop
+
+
+def _whole(path: str) -> Iterator[bytes]:
+    with _opened(path) as stream:
+        while chunk := _decompressed(stream):
+            yield chunk
+
+
+def _decompressed(stream: IO[bytes]) -> bytes:
+    try:
+        return stream.read(_CHUNK)
+    except OSError as error:
+        if error.errno is not None:  # else it is not the system: what is read is damaged
+            raise
+        raise EOFError(str(error)) from error
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
+    packed = PurePosixPath(path).suffix == ".zst"  # which Arrow can, and fsspec by an extra alone
+    with fsspec.open(path, "rb", compression=None if packed else "infer") as stream:
+        yield pa.CompressedInputStream(stream, "zstd") if packed else stream
+
+
+def _tables(part: Part, column: str) -> Iterator[Mapping[str, Any]]:
+    with _opened(part.path) as stream:
+        for batch in _batches(part, stream, column):
+            if column not in batch.schema.names:
+                raise DataError(f"{part.path} has no column {column!r}: {batch.schema.names}")
+            for begin in range(0, batch.num_rows, _BATCH):
+                yield from batch.select([column]).slice(begin, _BATCH).to_pylist()
+
+
+def _batches(part: Part, stream: IO[bytes], column: str) -> Iterator[Any]:
+    if part.kind == PARQUET:
+        file = parquet.ParquetFile(stream)
+        if column not in file.schema_arrow.names:
+            raise DataError(f"{part.path} has no column {column!r}: {file.schema_arrow.names}")
+        groups = range(part.begin, part.end)
+        yield from file.iter_batches(_BATCH, row_groups=groups, columns=[column])
+        return
+    try:
+        yield from pa.ipc.open_stream(stream)
+    except pa.ArrowInvalid:
+        stream.seek(0)
+        file = pa.ipc.open_file(stream)
+        yield from (file.get_batch(number) for number in range(file.num_record_batches))
