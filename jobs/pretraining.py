@@ -11,22 +11,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from jobs.data.dataset import IGNORE, TOKENIZER_NAME, Rows, read_facts, read_rows
-from jobs.data.splits import TRAIN, VALIDATION
+from jobs.data.dataset import IGNORE, Rows
 from jobs.data.tokenizer import load_tokenizer
+from jobs.data.tokens.opening import (
+    RowsConfig,
+    TrainingData,
+    open_training,
+    rows_config,
+    tokenizer_folder,
+)
 from jobs.engines.weights import load
 from jobs.training import checkpoint
 from jobs.training import model as models
 from jobs.training.balance import Balance
-from jobs.training.loss import TokenLoss
+from jobs.training.loss import TokenLoss, keeps_apart
 from jobs.training.master_weights import keep_master_weights
-from jobs.training.order import Order, mix
+from jobs.training.order import mix
 from jobs.training.process_group import ProcessGroup
 from jobs.training.schedule import Schedule
 from jobs.training.step import Stepper, data_parallel, make_optimizer, wants_bf16
@@ -39,6 +44,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     *,
     architecture: str = "llama",
     model: dict[str, object] | None = None,
+    rows: dict[str, object] | None = None,
     steps: int = 1600,
     batch_size: int = 64,
     accumulate: int = 1,
@@ -57,12 +63,13 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     validation_rows: int = 256,
     checkpoint_every: int = 200,
 ) -> Metrics:
-    """Train on the input `data`, from the input `model` where there is one.
+    """Train on the input `data`, or a mixture; from the input `model` where there is one.
 
     Args:
         ctx: The context.
         architecture: Model type of transformers (`llama`, `qwen3`, `gpt2`, ...).
         model: Fields of its config.
+        rows: How rows are made of tokens (`RowsConfig`), where the data are tokens.
         steps: Optimizer steps in all.
         batch_size: Rows a step, over all workers.
         accumulate: Micro-batches that a worker splits its part of a batch into.
@@ -95,6 +102,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         weights=weights,
         every=Every(log=log_every, validate=validate_every, checkpoint=checkpoint_every),
         validation_rows=validation_rows,
+        rows=rows_config(rows or {}),
     )
     with _at_the_least(ctx, recipe):
         return _train(ctx, recipe, partial(models.build, architecture, model or {}))
@@ -116,20 +124,25 @@ class _PretrainingRecipe:
     weights: str
     every: Every
     validation_rows: int
+    rows: RowsConfig
 
 
 def _train(
     ctx: JobContext, recipe: _PretrainingRecipe, fresh: Callable[[Any], nn.Module]
 ) -> Metrics:
     """Train the model of the newest checkpoint, of the input `model`, or the `fresh` one."""
-    group, data = ProcessGroup(ctx), ctx.inputs["data"]
-    tokenizer = load_tokenizer(data / TOKENIZER_NAME)
+    group = ProcessGroup(ctx)
+    with tokenizer_folder(ctx, recipe.rows) as folder:
+        tokenizer = load_tokenizer(folder)
+    data = open_training(ctx, recipe.rows, recipe.validation_rows, tokenizer)
     latest = ctx.latest_checkpoint()
     group.agree(latest.step if latest else 0)
     torch.manual_seed(mix(ctx.seed))
     net = _model(ctx, latest, lambda: fresh(tokenizer))
+    data.check_vocabulary(_vocabulary(net))
     net.to(group.device).train()
-    trainer = _trainer(ctx, recipe, group, net, latest)
+    _check_rows(ctx, recipe.rows, data, net)
+    trainer = _trainer(ctx, recipe, group, net, data, latest)
     steps = recipe.schedule.steps
     if uneven := trainer.stepper.balance.uneven:
         ctx.log(
@@ -153,10 +166,10 @@ def _trainer(
     recipe: _PretrainingRecipe,
     group: ProcessGroup,
     net: nn.Module,
+    data: TrainingData,
     latest: Checkpoint | None,
 ) -> Trainer:
     """Return the trainer of `net`, from where the checkpoint stands."""
-    data = ctx.inputs["data"]
     optimizer = make_optimizer(
         net,
         rate=recipe.schedule.peak,
@@ -174,30 +187,30 @@ def _trainer(
         loss=loss,
         stepper=stepper,
         schedule=recipe.schedule,
-        order=Order(len(stepper.rows), seed=ctx.seed),
+        order=data.order,
         batch_size=recipe.batch_size,
         every=recipe.every,
-        validation=_validation(data, recipe.validation_rows),
+        validation=data.validation,
         state=state,
         patience=recipe.patience,
+        ahead=data.ahead,
     )
 
 
 def _stepper(
     recipe: _PretrainingRecipe,
     group: ProcessGroup,
-    data: Path,
+    data: TrainingData,
     loss: TokenLoss,
     optimizer: torch.optim.Optimizer,
 ) -> Stepper:
     """Return what takes steps over the training rows of `data`."""
-    rows = _training_rows(data)
     return Stepper(
         group=group,
-        wrapped=data_parallel(loss, rows, group),
+        wrapped=data_parallel(loss, data.rows, group),
         optimizer=optimizer,
-        rows=rows,
-        pad=read_facts(data).pad,
+        rows=data.rows,
+        pad=data.pad,
         accumulate=recipe.accumulate,
         clip=recipe.clip,
         balance=Balance(loss.model, group, rate=recipe.router_bias_rate),
@@ -271,22 +284,39 @@ def _resume(
     return state
 
 
-def _training_rows(data: Path) -> Rows:
-    """Return the rows to train on.
+def _vocabulary(net: Any) -> int:  # noqa: ANN401 - a transformers model
+    """Return the rows of the embedding."""
+    return int(net.get_input_embeddings().weight.shape[0])
+
+
+def _check_rows(ctx: JobContext, config: RowsConfig, data: TrainingData, net: Any) -> None:  # noqa: ANN401 - as above
+    """Refuse rows that the model can't learn of as the configuration says.
 
     Raises:
-        ValueError: None of them has anything to be learnt.
+        ValueError: None has a label; or they are longer than the model takes, or it would let
+            documents see each other.
     """
-    rows = read_rows(data, TRAIN)
+    if isinstance(data.rows, Rows):
+        _check_labels(data.rows, str(ctx.inputs["data"]))
+        return
+    longest = getattr(net.config, "max_position_embeddings", None)
+    if longest and config.sequence > longest:
+        raise ValueError(
+            f"rows.sequence={config.sequence!r} is more than the model takes: "
+            f"max_position_embeddings={longest!r}"
+        )
+    if data.apart and not keeps_apart(net, torch.device(ctx.device)):
+        raise ValueError(
+            f"a {net.config.model_type} lets documents of a row see each other, whatever their "
+            f"positions: give rows.documents=joined, if that is what you want"
+        )
+
+
+def _check_labels(rows: Rows, data: str) -> None:
+    """Refuse rows of which none has anything to be learnt. Raises `ValueError`."""
     parts = torch.split(rows.labels[:, 1:], 4096)
     if len(rows) and not any(bool((part != IGNORE).any()) for part in parts):
         raise ValueError(
-            f"no row of the training split of {str(data)!r} has a label: every one of "
+            f"no row of the training split of {data!r} has a label: every one of "
             f"{len(rows):,} rows is {IGNORE!r} after its first token, and nothing can be learnt"
         )
-    return rows
-
-
-def _validation(data: Path, most: int) -> Rows:
-    rows = read_rows(data, VALIDATION)
-    return Rows(rows.tokens[:most], rows.labels[:most])

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import fsspec
@@ -19,6 +19,7 @@ from s3fs import S3FileSystem
 
 KEY, SECRET, REGION = "tests", "of-the-tests", "us-east-1"
 _RUNNING = re.compile(r"Running on (http://[\d.]+:\d+)")
+_RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 _OPEN = 10**9  # requests before the server looks at credentials
 
 
@@ -101,6 +102,8 @@ class FaultyProxy:
         self.times = _OPEN
         self.only: frozenset[str] = frozenset()
         self.seen: list[tuple[str, str]] = []
+        self.ranges: list[tuple[int, int]] = []  # of bytes that were asked for
+        self.delay = 0.0  # seconds before each answer
         self.url = ""
 
     def refuse(self, status: int, code: str, times: int = _OPEN, only: str = "") -> None:
@@ -112,6 +115,9 @@ class FaultyProxy:
     ) -> tuple[int, list[tuple[str, str]], bytes]:
         """Return status, headers and body of what the client gets."""
         self.seen.append((method, path))
+        if asked := _RANGE.fullmatch(headers.get("Range", headers.get("range", ""))):
+            self.ranges.append((int(asked[1]), int(asked[2]) + 1))
+        Event().wait(self.delay)
         if self.refusal and self.times > 0 and (not self.only or method in self.only):
             self.times -= 1
             status, code = self.refusal

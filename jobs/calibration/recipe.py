@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from jobs import program
-from jobs.data.dataset import read_facts, read_rows
+from jobs.data.dataset import read_facts
+from jobs.data.tokens.opening import read_samples
 from jobs.formats.choice import QuantizationChoice
 from jobs.formats.folder import Folder
 from orchestrator.job import JobContext
@@ -162,7 +163,7 @@ def _check_names(compressed: Folder, source: Folder, choice: QuantizationChoice)
 
 def _rows(data: Path, count: int, seed: int) -> list[list[int]]:
     """Return rows of the training split, drawn by `seed`, without what fills them up."""
-    tokens = read_rows(data, "train").tokens
+    tokens = read_samples(data, "train").tokens
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))
     pad = read_facts(data).pad
     drawn = (_unpadded(tokens[int(index)].tolist(), pad) for index in order[:count])

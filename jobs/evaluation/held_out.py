@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import torch
 
-from jobs.data.dataset import read_examples, read_facts, read_rows, write_lines
+from jobs.data.dataset import RowSource, read_examples, read_facts, write_lines
 from jobs.data.splits import TEST
+from jobs.data.tokens.opening import open_rows, rows_config
 from jobs.engines import EMBEDDED
 from jobs.engines.weights import load
 from jobs.evaluation.answer_table import NAME, table
@@ -60,6 +61,7 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
     options: dict[str, object] | None = None,
     endpoint: str = "",
     served: str = "",
+    rows: dict[str, object] | None = None,
 ) -> Metrics:
     """Evaluate the input `model`, or an endpoint, on the input `data`.
 
@@ -80,19 +82,24 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
         endpoint: Address of an endpoint that answers instead (`http://HOST:PORT/v1`): then there
             is no loss, and no input `model`.
         served: The model's name there.
+        rows: How rows are made of tokens, as `pretrain` has it.
     """
     _check(samples, examples, temperature, pass_at)
     group, facts = ProcessGroup(ctx), read_facts(ctx.inputs["data"])
-    rows = torch.arange(min(examples, len(read_rows(ctx.inputs["data"], split))))
+    table = open_rows(ctx.inputs["data"], split, rows_config(rows or {}))
+    chosen = torch.arange(min(examples, len(table)))
     values: dict[str, float] = {}
     if not endpoint:
         most = max(1, batch_size // ctx.adjust.accumulate)
         bf16 = wants_bf16(precision, ctx.hardware)
-        values |= _likelihood(ctx, split, group.parts(rows, most), group, bf16=bf16)
+        loss = _likelihood(ctx, table, group.parts(chosen, most), group, bf16=bf16)
+        if not loss:
+            ctx.log(f"no row of split {split!r} that was looked at has a label: it has no loss")
+        values |= loss
     if facts.task is not None:
         sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p)
         with closing(_respondent(ctx, engine, options or {}, endpoint, served)) as respondent:
-            mine = _predictions(ctx, split, group.share(rows), respondent, sampling, samples)
+            mine = _predictions(ctx, split, group.share(chosen), respondent, sampling, samples)
         _score(mine, scorer, facts.task)
         predictions = [
             prediction
@@ -118,15 +125,17 @@ def _check(samples: int, examples: int, temperature: float, pass_at: Sequence[in
 
 
 def _likelihood(
-    ctx: JobContext, split: str, parts: Sequence[torch.Tensor], group: ProcessGroup, *, bf16: bool
+    ctx: JobContext,
+    table: RowSource,
+    parts: Sequence[torch.Tensor],
+    group: ProcessGroup,
+    *,
+    bf16: bool,
 ) -> dict[str, float]:
     """Return loss and perplexity over the tokens to be learnt; nothing where there are none."""
     model = load(ctx.inputs["model"], torch.float32, ctx.device)
-    loss = mean_nll(
-        TokenLoss(model, bf16=bf16), read_rows(ctx.inputs["data"], split), parts, group
-    )
+    loss = mean_nll(TokenLoss(model, bf16=bf16), table, parts, group)
     if loss is None:
-        ctx.log(f"no row of split {split!r} that was looked at has a label: it has no loss")
         return {}
     return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, _MOST_NATS))}
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.data.dataset import IGNORE, read_examples, read_rows
+from jobs.data.dataset import IGNORE, read_examples
+from jobs.data.tokens.opening import read_samples
 
 LONGEST_PROMPT = 16  # tokens, of a plain text
 # Digits, runs of spaces, other scripts: what tokenizers differ in.
@@ -53,7 +54,7 @@ def choose(data: Path, split: str, count: int, *, most: int, tasks: bool) -> lis
     Of each at most `most` tokens follow the prompt; rows without a label are none. Nothing is
     learnt of the first token, as in training.
     """
-    rows = read_rows(data, split)
+    rows = read_samples(data, split)
     labelled = (rows.labels[:, 1:] != IGNORE).any(1).nonzero().flatten().tolist()
     examples = read_examples(data, split) if tasks else []
     return [

@@ -9,13 +9,15 @@ come back as tensors and are read when they are logged.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import nn
 
-from jobs.data.dataset import IGNORE, Rows
+from jobs.data.dataset import Batch, RowSource
+from jobs.data.tokens.prefetch import PrefetchedRows
 from jobs.training.balance import Balance
 from jobs.training.loss import TokenLoss, nll
 from jobs.training.process_group import ProcessGroup
@@ -55,18 +57,22 @@ class Stepper:
     group: ProcessGroup
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
-    rows: Rows
+    rows: RowSource
     pad: int
     accumulate: int
     clip: float
     balance: Balance
 
+    def expect(self, chosen: torch.Tensor) -> None:
+        """Begin to read the rows of a later step, where they are read at all."""
+        if isinstance(self.rows, PrefetchedRows):
+            self.rows.expect(chosen, self.group.share(chosen), self.pad)
+
     def take(self, chosen: torch.Tensor, rate: float) -> Done:
         """Take one step on the rows `chosen` of the global batch, at this learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        learnt = int((self.rows.labels[chosen, 1:] != IGNORE).sum().item())
-        tokens = int((self.rows.tokens[chosen] != self.pad).sum().item())
+        tokens, learnt = self.rows.counts(chosen, self.pad)
         if not learnt:  # every worker sees the whole batch's labels, so that all leave it out
             nothing = torch.zeros((), device=self.group.device)
             return Done(nothing, nothing, tokens, learnt)
@@ -83,11 +89,11 @@ class Stepper:
     def _backward(self, chosen: torch.Tensor, learnt: int) -> torch.Tensor:
         """Leave the gradient of the batch in the model; return this worker's part of the loss."""
         mine = self.group.share(chosen)
-        parts = [part for part in mine.tensor_split(self.accumulate) if len(part)]
-        real = self._real(chosen).sum().item() if self.balance.has_loss else 1
+        parts = self.rows.read(mine).split(self.accumulate) if len(mine) else []
+        real = self._inputs(parts) if self.balance.has_loss else 1
         loss = torch.zeros((), device=self.group.device)
         if not parts:
-            self._take_part(chosen[:1])
+            self._take_part(self.rows.read(chosen[:1]))
         for number, part in enumerate(parts, start=1):
             with self.group.without_sync(self.wrapped, last=number == len(parts)):
                 share, uneven = self._losses(part)
@@ -96,27 +102,32 @@ class Stepper:
             loss += share.detach()
         return loss
 
-    def _take_part(self, row: torch.Tensor) -> None:
+    def _take_part(self, row: Batch) -> None:
         """Add nothing to the gradient, of a worker that has no row: the others wait for it."""
         self.balance.watch(torch.zeros_like(self._real(row)))
-        torch.autograd.backward(nll(self.wrapped, self.rows, row, device=self.group.device) * 0.0)
+        torch.autograd.backward(nll(self.wrapped, row, device=self.group.device) * 0.0)
 
-    def _losses(self, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
+    def _losses(self, part: Batch) -> tuple[torch.Tensor, torch.Tensor | float]:
         """Return the summed loss of some rows, and that of an uneven load of experts, by token."""
         mask, device = self._real(part), self.group.device
         self.balance.watch(mask)
-        loss = nll(self.wrapped, self.rows, part, device=device)
+        loss = nll(self.wrapped, part, device=device)
         return loss, self.balance.loss() * mask.sum().item()
 
-    def _real(self, part: torch.Tensor) -> torch.Tensor:
+    def _inputs(self, parts: Sequence[Batch]) -> float:
+        """Return how many inputs of the whole batch are no padding; `parts` are this worker's."""
+        return self.group.totals(sum(self._real(part).sum().item() for part in parts))[0]
+
+    def _real(self, part: Batch) -> torch.Tensor:
         """Return which inputs of some rows are no padding, [rows, width - 1]."""
-        return self.rows.tokens[part, :-1] != self.pad
+        real = part.tokens != self.pad if part.real is None else part.real
+        return real[:, :-1]
 
 
-def data_parallel(loss: TokenLoss, rows: Rows, group: ProcessGroup) -> nn.Module:
+def data_parallel(loss: TokenLoss, rows: RowSource, group: ProcessGroup) -> nn.Module:
     """Return `loss` as the gang trains its model on `rows`."""
-    first = torch.zeros(1, dtype=torch.int64)
-    return group.wrap(loss, partial(nll, rows=rows, part=first, device=group.device))
+    first = rows.read(torch.zeros(1, dtype=torch.int64))
+    return group.wrap(loss, partial(nll, batch=first, device=group.device))
 
 
 def wants_bf16(precision: Precision, hardware: Hardware) -> bool:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from jobs.data.dataset import Rows
+from jobs.data.dataset import RowSource
 from jobs.training import checkpoint
 from jobs.training.loss import TokenLoss, mean_nll
-from jobs.training.order import Order, mix
+from jobs.training.order import RowOrder, mix
 from jobs.training.schedule import Schedule
 from jobs.training.step import Done, Stepper
 from orchestrator.job import JobContext
@@ -62,12 +62,13 @@ class Trainer:
     loss: TokenLoss
     stepper: Stepper
     schedule: Schedule
-    order: Order
+    order: RowOrder
     batch_size: int
     every: Every
-    validation: Rows
+    validation: RowSource
     state: checkpoint.State
     patience: int
+    ahead: int = 0  # steps whose rows are read beforehand
     astray: int = 0  # steps in a row whose gradient was no number
     skip_logged: bool = False
     owed: bool = False  # a checkpoint, which is due or was while steps went astray
@@ -110,7 +111,9 @@ class Trainer:
         step, position = self.state.step, self.state.position
         _seed(self.ctx.device, mix(self.ctx.seed, step, self.ctx.rank))
         rate = self.schedule.rate(step)
-        done = self.stepper.take(self.order.take(position, self.batch_size), rate)
+        for later in range(1, min(self.ahead, self.schedule.steps - 1 - step) + 1):
+            self.stepper.expect(self._rows_at(position + later * self.batch_size))
+        done = self.stepper.take(self._rows_at(position), rate)
         self.state = checkpoint.State(
             step=step + 1,
             position=position + self.batch_size,
@@ -119,6 +122,9 @@ class Trainer:
             skipped=self.state.skipped + done.skipped,
         )
         return done
+
+    def _rows_at(self, position: int) -> torch.Tensor:
+        return self.order.take(position, self.batch_size)
 
     def _log(self, window: Window, done: Done) -> None:
         seconds = time.perf_counter() - window.since
@@ -183,7 +189,7 @@ class Trainer:
         """
         group, rows = self.stepper.group, self.validation
         fits = self.batch_size // (group.size * self.stepper.accumulate)
-        most = max(1, min(fits, _VALIDATION_TOKENS // rows.tokens.shape[1]))
+        most = max(1, min(fits, _VALIDATION_TOKENS // rows.width))
         self.loss.eval()
         mean = mean_nll(self.loss, rows, group.parts(torch.arange(len(rows)), most), group)
         self.loss.train()
