@@ -77,6 +77,6 @@ def write_tokenizer(folder: Path, size: int = 320) -> Path:
 def prepared(folder: Path, tokenizer: Path, source: Path, **params: Any) -> Path:
     """Prepare tokens; return their folder."""
     ctx = LocalContext(folder=folder)
-    given = {"validation": 0.1, "test": 0.0, "part_mb": 0.004, **params}
-    prepare(ctx, source=str(source), tokenizer=str(tokenizer), **given)
+    settings = {"validation": 0.1, "test": 0.0, "part_mb": 0.004, **params}
+    prepare(ctx, source=str(source), tokenizer=str(tokenizer), **settings)
     return ctx.output

@@ -1,7 +1,7 @@
 """Gangs over gloo, forked after the imports, that prepare tokens and train on them.
 
 `python -m tests.jobs.data.tokens.gangs SPEC`: the spec is a list of gangs, one after the other,
-each with what `local_context.main` is told, and `workers`.
+each with what `local_context.main` takes, and `workers`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class RecordedRows(PrefetchedRows):
 
     every: ClassVar[list[Self]] = []
 
-    def __init__(self, *told: Any) -> None:
-        super().__init__(*told)
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
         self.reads: list[list[str]] = []
         self.every.append(self)
 
@@ -67,10 +67,10 @@ def main(gangs: str) -> int:
     """Run all gangs; return how many workers failed."""
     torch.set_num_threads(1)
     failed = 0
-    for number, told in enumerate(json.loads(gangs)):
-        size = told["workers"]
-        store = f"{told['folder']}-store-{number}"
-        spec = {**told, "world_size": size, "store": store}
+    for number, gang in enumerate(json.loads(gangs)):
+        size = gang["workers"]
+        store = f"{gang['folder']}-store-{number}"
+        spec = {**gang, "world_size": size, "store": store}
         failed += fork_all(size, lambda rank, spec=spec: work({**spec, "rank": rank}))
     return failed
 

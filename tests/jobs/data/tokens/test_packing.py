@@ -44,8 +44,8 @@ def rows_of(
         documents += own
         shards.append(shard_of(folder / f"{number}", own))
         masked.append(shard_of(folder / f"{number}.mask", [[t % 2 for t in d] for d in own], "u1"))
-    given = {"sequence": 4, "packing": CUT, "apart": True, "pad": PAD, **how}
-    return TokenRows(shards, masked if masks else None, **given), documents
+    options = {"sequence": 4, "packing": CUT, "apart": True, "pad": PAD, **how}
+    return TokenRows(shards, masked if masks else None, **options), documents
 
 
 @settings(max_examples=30)

@@ -83,10 +83,10 @@ def test_parquet_is_cut_between_its_row_groups(tmp_path: Path) -> None:
 
 def test_folders_that_datasets_has_saved_are_read(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    made = datasets.Dataset.from_dict({"text": texts(30)})
-    made.save_to_disk(tmp_path / "saved", num_shards=2)
-    made.to_parquet(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
-    made.to_json(tmp_path / "json" / "train.jsonl")
+    table = datasets.Dataset.from_dict({"text": texts(30)})
+    table.save_to_disk(tmp_path / "saved", num_shards=2)
+    table.to_parquet(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
+    table.to_json(tmp_path / "json" / "train.jsonl")
     assert [read(tmp_path / name) for name in ("saved", "hub", "json")] == [texts(30)] * 3
 
 
