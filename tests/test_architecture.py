@@ -26,6 +26,7 @@ BORDERS = {
     AROUND_USER_CODE,
     ROOT / "orchestrator/error_boundary.py",
     ROOT / "jobs/engines/border.py",  # around devices, and foreign code that runs for one request
+    ROOT / "jobs/data/tokens/prefetch.py",  # around a thread: raised where it is waited for
 }
 EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 # Names that say nothing of a value.

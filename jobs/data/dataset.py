@@ -50,7 +50,7 @@ _FACTS = {known.name for known in fields(Facts)}
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class RowBatch:
     """Some rows as a model takes them; all tensors are [rows, width].
 
     Attributes:
@@ -85,7 +85,7 @@ class Batch:
         return [self[int(span[0]) : int(span[-1]) + 1] for span in spans if len(span)]
 
     @classmethod
-    def joined(cls, batches: Sequence[Batch]) -> Batch:
+    def joined(cls, batches: Sequence[RowBatch]) -> RowBatch:
         """Return the rows of all batches, which have positions and padding alike."""
         positions = [b.positions for b in batches if b.positions is not None]
         real = [b.real for b in batches if b.real is not None]
@@ -109,7 +109,7 @@ class RowSource(Protocol):
         """Tokens of a row."""
         ...
 
-    def read(self, part: torch.Tensor) -> Batch:
+    def read(self, part: torch.Tensor) -> RowBatch:
         """Return the rows of these numbers, int64 [rows]."""
         ...
 
@@ -134,9 +134,9 @@ class Rows:
         """Tokens of a row."""
         return int(self.tokens.shape[1])
 
-    def read(self, part: torch.Tensor) -> Batch:
+    def read(self, part: torch.Tensor) -> RowBatch:
         """Return the rows of these numbers, int64 [rows]."""
-        return Batch(self.tokens[part], self.labels[part])
+        return RowBatch(self.tokens[part], self.labels[part])
 
     def counts(self, part: torch.Tensor, pad: int) -> tuple[int, int]:
         """Return how many tokens these rows have, and how many labels beyond their first token."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from jobs.data.dataset import IGNORE, Batch, RowSource
+from jobs.data.dataset import IGNORE, RowBatch, RowSource
 from jobs.training.process_group import ProcessGroup
 
 MOST_SCORES = 2**26  # at once: 256 MiB in float32
@@ -79,7 +79,7 @@ def forward(
     return scores
 
 
-def nll(loss: nn.Module, batch: Batch, *, device: torch.device) -> Tensor:
+def nll(loss: nn.Module, batch: RowBatch, *, device: torch.device) -> Tensor:
     """Return the summed loss of some rows, by a `TokenLoss` or one that a gang has wrapped."""
     tokens = batch.tokens[:, :-1].to(device, torch.int64)
     labels = batch.labels[:, 1:].to(device, torch.int64)

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from jobs.data.dataset import Batch, RowSource
+from jobs.data.dataset import RowBatch, RowSource
 from jobs.data.tokens.prefetch import PrefetchedRows
 from jobs.training.balance import Balance
 from jobs.training.loss import TokenLoss, nll
@@ -102,23 +102,23 @@ class Stepper:
             loss += share.detach()
         return loss
 
-    def _take_part(self, row: Batch) -> None:
+    def _take_part(self, row: RowBatch) -> None:
         """Add nothing to the gradient, of a worker that has no row: the others wait for it."""
         self.balance.watch(torch.zeros_like(self._real(row)))
         torch.autograd.backward(nll(self.wrapped, row, device=self.group.device) * 0.0)
 
-    def _losses(self, part: Batch) -> tuple[torch.Tensor, torch.Tensor | float]:
+    def _losses(self, part: RowBatch) -> tuple[torch.Tensor, torch.Tensor | float]:
         """Return the summed loss of some rows, and that of an uneven load of experts, by token."""
         mask, device = self._real(part), self.group.device
         self.balance.watch(mask)
         loss = nll(self.wrapped, part, device=device)
         return loss, self.balance.loss() * mask.sum().item()
 
-    def _inputs(self, parts: Sequence[Batch]) -> float:
+    def _inputs(self, parts: Sequence[RowBatch]) -> float:
         """Return how many inputs of the whole batch are no padding; `parts` are this worker's."""
         return self.group.totals(sum(self._real(part).sum().item() for part in parts))[0]
 
-    def _real(self, part: Batch) -> torch.Tensor:
+    def _real(self, part: RowBatch) -> torch.Tensor:
         """Return which inputs of some rows are no padding, [rows, width - 1]."""
         real = part.tokens != self.pad if part.real is None else part.real
         return real[:, :-1]

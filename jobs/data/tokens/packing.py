@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from jobs.data.dataset import IGNORE, Batch
+from jobs.data.dataset import IGNORE, RowBatch
 from jobs.data.tokens.shards import Shard
 from jobs.data.tokens.stored import Bytes, StoredFile, read_spans
 from orchestrator.job import DataError
@@ -80,7 +80,7 @@ class TokenRows:
         """Tokens of a row."""
         return self._sequence + 1
 
-    def read(self, part: torch.Tensor) -> Batch:
+    def read(self, part: torch.Tensor) -> RowBatch:
         """Read some rows.
 
         Raises:
@@ -96,7 +96,7 @@ class TokenRows:
             labels[~self._learnt(pieces, len(numbers))] = IGNORE
         if self._apart:
             labels[starts] = IGNORE
-        return Batch(
+        return RowBatch(
             torch.from_numpy(tokens),
             torch.from_numpy(labels),
             torch.from_numpy(_positions(starts)) if self._apart else None,

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import torch
 
-from jobs.data.dataset import Batch, RowSource
+from jobs.data.dataset import RowBatch, RowSource
 from orchestrator.job import JobContext
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class PrefetchedRows:
         """Read from `source`; say on `ctx` when it takes long."""
         self._ctx, self._source = ctx, source
         self._told_after, self._longest = told_after, longest
-        self._batches: dict[bytes, Future[Batch]] = {}
+        self._batches: dict[bytes, Future[RowBatch]] = {}
         self._counts: dict[bytes, Future[tuple[int, int]]] = {}
         self.waited = 0.0
 
@@ -64,7 +64,7 @@ class PrefetchedRows:
             self._counts[key] = _begin(lambda: self._source.counts(chosen, pad))
             self._batches[_key(share)] = _begin(lambda: self._source.read(share))
 
-    def read(self, part: torch.Tensor) -> Batch:
+    def read(self, part: torch.Tensor) -> RowBatch:
         """Return some rows.
 
         Raises:

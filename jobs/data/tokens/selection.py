@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from jobs.data.dataset import Batch, RowSource
+from jobs.data.dataset import RowBatch, RowSource
 
 
 class JoinedRows:
@@ -27,13 +27,13 @@ class JoinedRows:
         """Tokens of a row."""
         return self._sources[0].width
 
-    def read(self, part: torch.Tensor) -> Batch:
+    def read(self, part: torch.Tensor) -> RowBatch:
         """Read some rows, each of its source."""
         batches, places = [], []
         for source, here in self._by_source(part):
             batches.append(self._sources[source].read(part[here] - self._begins[source]))
             places.append(here)
-        return Batch.joined(batches)[torch.cat(places).argsort()]
+        return RowBatch.joined(batches)[torch.cat(places).argsort()]
 
     def counts(self, part: torch.Tensor, pad: int) -> tuple[int, int]:
         """Return how many tokens some rows have, and how many labels."""
@@ -65,7 +65,7 @@ class ChosenRows:
         """Tokens of a row."""
         return self._source.width
 
-    def read(self, part: torch.Tensor) -> Batch:
+    def read(self, part: torch.Tensor) -> RowBatch:
         """Read some rows."""
         return self._source.read(self._numbers[part])
 

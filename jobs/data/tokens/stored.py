@@ -133,14 +133,21 @@ def asking(path: str, ask: Callable[[], T], seconds: float | None = None) -> T:
     pause = _FIRST_PAUSE
     while True:
         try:
-            return ask()
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is missing") from error
-        except _FINAL:
-            raise
-        except Exception as error:  # border: whatever a store's client raises
-            if monotonic() + pause > until:
-                what = f"{path} could not be read: {type(error).__name__}: {error}"
-                raise OSError(errno.EIO, what) from error
+            return _asked_once(path, ask)
+        except OSError as error:
+            if error.errno != errno.EIO or monotonic() + pause > until:
+                raise
         Event().wait(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _asked_once(path: str, ask: Callable[[], T]) -> T:
+    try:
+        return ask()
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing") from error
+    except _FINAL:
+        raise
+    except Exception as error:  # whatever a store's client raises
+        what = f"{path} could not be read: {type(error).__name__}: {error}"
+        raise OSError(errno.EIO, what) from error

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from jobs.data.dataset import IGNORE, Batch
+from jobs.data.dataset import IGNORE, RowBatch
 from jobs.pretraining import pretrain
 from jobs.training.loss import TokenLoss, keeps_apart, nll
 from tests.jobs.data.tokens.corpora import RECIPE, prepared, texts, write_records, write_tokenizer
@@ -24,11 +24,11 @@ UNABLE: dict[str, dict[str, Any]] = {
 }
 
 
-def in_a_row() -> Batch:
+def in_a_row() -> RowBatch:
     tokens = torch.tensor([[token for document in DOCUMENTS for token in document]])
     positions = torch.cat([torch.arange(len(document)) for document in DOCUMENTS])[None]
     labels = torch.where(positions == 0, IGNORE, tokens)
-    return Batch(tokens, labels, positions)
+    return RowBatch(tokens, labels, positions)
 
 
 def alone(model: Any) -> float:
@@ -48,7 +48,7 @@ def test_documents_of_a_row_have_the_loss_that_each_has_alone(
     assert keeps_apart(model, CPU)
     loss = TokenLoss(model, most=most)
     assert nll(loss, in_a_row(), device=CPU).item() == pytest.approx(alone(model), rel=1e-5)
-    joined = Batch(in_a_row().tokens, in_a_row().labels)
+    joined = RowBatch(in_a_row().tokens, in_a_row().labels)
     assert nll(loss, joined, device=CPU).item() != pytest.approx(alone(model), rel=1e-3)
 
 

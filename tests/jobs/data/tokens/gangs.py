@@ -16,7 +16,7 @@ import torch
 import torch._dynamo
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-from jobs.data.dataset import Batch
+from jobs.data.dataset import RowBatch
 from jobs.data.tokens import opening
 from jobs.data.tokens.prefetch import PrefetchedRows
 from jobs.pretraining import pretrain
@@ -36,13 +36,13 @@ class RecordedRows(PrefetchedRows):
         self.reads: list[list[str]] = []
         self.every.append(self)
 
-    def read(self, part: torch.Tensor) -> Batch:
+    def read(self, part: torch.Tensor) -> RowBatch:
         batch = super().read(part)
         self.reads.append([digest_of(batch, row) for row in range(len(batch))])
         return batch
 
 
-def digest_of(batch: Batch, row: int) -> str:
+def digest_of(batch: RowBatch, row: int) -> str:
     assert batch.positions is not None
     values = (batch.tokens[row], batch.labels[row], batch.positions[row])
     return hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest()

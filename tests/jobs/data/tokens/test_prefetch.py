@@ -10,7 +10,7 @@ from threading import Event
 import pytest
 import torch
 
-from jobs.data.dataset import Batch, Rows
+from jobs.data.dataset import RowBatch, Rows
 from jobs.data.tokens.prefetch import PrefetchedRows
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.worker.exception_report import describe
@@ -36,7 +36,7 @@ class SlowRows:
     def width(self) -> int:
         return TABLE.shape[1]
 
-    def read(self, part: torch.Tensor) -> Batch:
+    def read(self, part: torch.Tensor) -> RowBatch:
         self.reads.append(part.tolist())
         self.answers.wait()
         if self.fails:
