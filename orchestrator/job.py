@@ -56,7 +56,6 @@ class DataError(KnownFailureError):
         super().__init__("data", message)
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
     """What a worker runs on.
