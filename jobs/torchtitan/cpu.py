@@ -1,0 +1,75 @@
+"""A shim: torchtitan 0.3 on a CPU, for machines without an accelerator; never for one that has.
+
+`python -m jobs.torchtitan.cpu ...` is there what `python -m torchtitan.train ...` is elsewhere, by
+`--parallelism.spmd_backend partial_dtensor`. What it mends:
+
+- torchtitan takes "cuda" for the device where it knows no other;
+- its attention for language models has no backward pass on a CPU: here the one for images takes
+  its place, which is causal over a packed row, whatever documents are in it;
+- gloo knows sums, but none that are scaled on the way (a scale of one is none);
+- gloo's barrier takes no device, and torch 2.13 has no `torch.distributed.set_timeout`;
+- `torch.cpu` has no memory to tell of.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
+
+
+def mend() -> None:
+    """Mend torch and torchtitan in this process; before anything of torchtitan is imported."""
+    _as_an_accelerator()
+    _gloo()
+    _attention()
+
+
+def _as_an_accelerator() -> None:
+    """Have the CPU be the device, with what torchtitan asks a device."""
+    torch._utils._get_available_device_type = lambda: "cpu"  # noqa: SLF001 - the shim's very task
+    answers = {
+        "get_device_name": lambda *_: "CPU",
+        "get_device_properties": lambda *_: SimpleNamespace(total_memory=1),
+        "reset_peak_memory_stats": lambda *_: None,
+        "empty_cache": lambda: None,
+        "memory_stats": lambda *_: {},
+    }
+    for name, answer in answers.items():
+        setattr(torch.cpu, name, answer)
+
+
+def _gloo() -> None:
+    """Ask gloo for what it has."""
+    barrier, scaled = dist.barrier, FSDPModule.set_gradient_divide_factor
+
+    def plain_barrier(group: Any = None, async_op: bool = False, **_: Any) -> Any:  # noqa: ANN401, FBT001, FBT002 - torch's own signature
+        return barrier(group, async_op)
+
+    def plain_sum(module: Any, factor: float) -> None:  # noqa: ANN401 - torch's own class
+        module.set_force_sum_reduction_for_comms(True)
+        scaled(module, factor)
+
+    dist.barrier = plain_barrier
+    dist.set_timeout = lambda *_: None
+    FSDPModule.set_gradient_divide_factor = plain_sum
+
+
+def _attention() -> None:
+    """Let language models have the attention that runs on a CPU."""
+    from torchtitan.models.common import attention, config_utils
+
+    def causal(_: str) -> Any:  # noqa: ANN401 - torchtitan's own class
+        return attention.ScaledDotProductAttention.Config()
+
+    config_utils.get_attention_config = causal
+
+
+if __name__ == "__main__":
+    mend()
+    from torchtitan.train import main
+
+    main()
