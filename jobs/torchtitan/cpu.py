@@ -30,42 +30,45 @@ def mend() -> None:
 
 def _as_an_accelerator() -> None:
     """Have the CPU be the device, with what torchtitan asks a device."""
-    torch._utils._get_available_device_type = lambda: "cpu"  # noqa: SLF001 - the shim's very task
-    answers = {
-        "get_device_name": lambda *_: "CPU",
-        "get_device_properties": lambda *_: SimpleNamespace(total_memory=1),
-        "reset_peak_memory_stats": lambda *_: None,
-        "empty_cache": lambda: None,
-        "memory_stats": lambda *_: {},
-    }
-    for name, answer in answers.items():
-        setattr(torch.cpu, name, answer)
+    _replace(torch._utils, _get_available_device_type=lambda: "cpu")  # noqa: SLF001 - the shim's very task
+    _replace(
+        torch.cpu,
+        get_device_name=lambda *_: "CPU",
+        get_device_properties=lambda *_: SimpleNamespace(total_memory=1),
+        reset_peak_memory_stats=lambda *_: None,
+        empty_cache=lambda: None,
+        memory_stats=lambda *_: {},
+    )
 
 
 def _gloo() -> None:
     """Ask gloo for what it has."""
-    barrier, scaled = dist.barrier, FSDPModule.set_gradient_divide_factor
+    barrier: Any = dist.barrier
+    divide: Any = FSDPModule.set_gradient_divide_factor
 
-    def plain_barrier(group: Any = None, async_op: bool = False, **_: Any) -> Any:  # noqa: ANN401, FBT001, FBT002 - torch's own signature
+    def without_device(group: Any = None, async_op: bool = False, **_: Any) -> Any:  # noqa: ANN401, FBT001, FBT002 - torch's own signature
         return barrier(group, async_op)
 
-    def plain_sum(module: Any, factor: float) -> None:  # noqa: ANN401 - torch's own class
+    def by_plain_sums(module: Any, factor: float) -> None:  # noqa: ANN401 - torch's own class
         module.set_force_sum_reduction_for_comms(True)
-        scaled(module, factor)
+        divide(module, factor)
 
-    dist.barrier = plain_barrier
-    dist.set_timeout = lambda *_: None
-    FSDPModule.set_gradient_divide_factor = plain_sum
+    _replace(dist, barrier=without_device, set_timeout=lambda *_: None)
+    _replace(FSDPModule, set_gradient_divide_factor=by_plain_sums)
 
 
 def _attention() -> None:
     """Let language models have the attention that runs on a CPU."""
     from torchtitan.models.common import attention, config_utils
 
-    def causal(_: str) -> Any:  # noqa: ANN401 - torchtitan's own class
-        return attention.ScaledDotProductAttention.Config()
+    causal = attention.ScaledDotProductAttention.Config
+    _replace(config_utils, get_attention_config=lambda _: causal())
 
-    config_utils.get_attention_config = causal
+
+def _replace(owner: object, **values: object) -> None:
+    """Replace names of a module or a class."""
+    for name, value in values.items():
+        setattr(owner, name, value)
 
 
 if __name__ == "__main__":

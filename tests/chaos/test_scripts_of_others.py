@@ -69,7 +69,7 @@ def by_torchrun(folder: Path, script: Path, *before: str) -> Path:
 
 def ranks(script: str) -> dict[int, Path]:
     """Return the processes of the command that run a script, and where their checkpoints are."""
-    running = {}
+    running: dict[int, Path] = {}
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if script in process.cmdline() and "torch.distributed.run" not in process.cmdline():
@@ -85,7 +85,8 @@ def newest(checkpoints: Path) -> int:
 @contextmanager
 def killing(script: str) -> Iterator[list[int]]:
     """Kill a process of the command each time that it has written a checkpoint; yield whom."""
-    over, killed = threading.Event(), []
+    over = threading.Event()
+    killed: list[int] = []
 
     def kill() -> None:
         reached = 0
