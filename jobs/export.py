@@ -17,8 +17,8 @@ from jobs.data.tokenizer import load_tokenizer
 from jobs.formats import modelslim
 from jobs.formats.choice import choose
 from jobs.formats.conversion import Conversion
+from jobs.formats.exported_generation import write_generation_config
 from jobs.formats.folder import Folder
-from jobs.formats.generation_config import write_generation_config
 from jobs.formats.records import KEY, record
 from jobs.formats.schemes import MODELSLIM, PLAIN, scheme_for
 from jobs.training.process_group import ProcessGroup

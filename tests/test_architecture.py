@@ -47,6 +47,7 @@ FILES_OF_ONE_NAME = {
     "reaper": "the process, and what it has go on",
     "reconciler": "the process, and what it has go on",
     "reopening": "the use case, and which stages go on, which it asks",
+    "upkeep": "what keeps a home in order: the words that are typed, and the same from Python",
 }
 LEFT_BEHIND = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|/(root|work|home)/\w|\bunittest\.mock\b")
 HEAVY = ("ray", "mlflow", "torch", "transformers", "hydra", "omegaconf", "sqlalchemy", "fastapi")

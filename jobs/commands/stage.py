@@ -80,7 +80,7 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
         tracked = ctx.tracker_variables() if mlflow and not ctx.rank else {}
         argv = expansion.argv(command, resume or ())
         started = Processes(argv, expansion.environments(each, tracked), workplace)
-        watched = _Watched(ctx, started, folder, read, events)
+        watched = _WatchedCommand(ctx, started, folder, read, events)
         try:
             failure = watched.until_the_end(codes)
         finally:
@@ -103,7 +103,7 @@ def _error(failure: Ending, codes: Mapping[int, str]) -> Exception:
 
 
 @dataclass(frozen=True, slots=True)
-class _Watched:
+class _WatchedCommand:
     """A command that runs, and what is read of it; `events` only where it writes such files."""
 
     ctx: JobContext

@@ -17,8 +17,8 @@ import numpy as np
 
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines import EMBEDDED
+from jobs.formats.exported_generation import generation_fields
 from jobs.formats.folder import Folder
-from jobs.formats.generation_config import generation_fields
 from jobs.parity import distances, proof, table
 from jobs.parity.comparison import Comparison, Said, compare, margins
 from jobs.parity.model_config import (

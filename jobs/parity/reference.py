@@ -20,7 +20,7 @@ from jobs.data.dataset import read_facts
 from jobs.data.splits import TEST
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.weights import load
-from jobs.formats.generation_config import generation_fields
+from jobs.formats.exported_generation import generation_fields
 from jobs.parity.comparison import Said, compare
 from jobs.parity.distances import perplexity, right, share
 from jobs.parity.model_config import ends_in_folder, fields_in_folder

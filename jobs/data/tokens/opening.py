@@ -25,7 +25,11 @@ from jobs.data.dataset import (
 )
 from jobs.data.splits import TRAIN, VALIDATION
 from jobs.data.tokenizer import Encoded, load_tokenizer, pad_of
-from jobs.data.tokens.folder import (
+from jobs.data.tokens.packing import CUT, WHOLE, TokenRows, check_masks
+from jobs.data.tokens.prefetch import PrefetchedRows
+from jobs.data.tokens.selection import ChosenRows, JoinedRows
+from jobs.data.tokens.stored import read_spans
+from jobs.data.tokens.token_folder import (
     TokenFolder,
     check_tokenizer,
     check_vocabulary,
@@ -33,10 +37,6 @@ from jobs.data.tokens.folder import (
     holds_tokens,
     open_folder,
 )
-from jobs.data.tokens.packing import CUT, WHOLE, TokenRows, check_masks
-from jobs.data.tokens.prefetch import PrefetchedRows
-from jobs.data.tokens.selection import ChosenRows, JoinedRows
-from jobs.data.tokens.stored import read_spans
 from jobs.training.order import MixedOrder, Order, RowOrder
 from orchestrator.job import DataError, JobContext
 

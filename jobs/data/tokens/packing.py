@@ -30,7 +30,7 @@ CUT, WHOLE = "cut", "whole"
 Ints = npt.NDArray[np.integer[Any]]
 
 
-class Piece(NamedTuple):
+class RowPiece(NamedTuple):
     """Tokens `begin` to `end` of a shard, that go to a row from `place` on."""
 
     row: int
@@ -123,24 +123,24 @@ class TokenRows:
             learnt[self._starts(pieces, real)] = False
         return tokens, int(learnt[:, 1:].sum())
 
-    def _unmasked(self, pieces: Sequence[Piece], rows: int) -> int:
+    def _unmasked(self, pieces: Sequence[RowPiece], rows: int) -> int:
         """Return how many labels rows have of which all tokens are to be learnt."""
         labels = sum(piece.end - piece.begin for piece in pieces) - rows
         return labels - sum(
             int((self._inner(piece) + piece.place > 0).sum()) for piece in pieces if self._apart
         )
 
-    def _inner(self, piece: Piece) -> Ints:
+    def _inner(self, piece: RowPiece) -> Ints:
         """Return where documents start in a piece, from its beginning."""
         return self._shards[piece.shard].starts_between(piece.begin, piece.end) - piece.begin
 
-    def _pieces(self, at: int, number: int) -> Iterator[Piece]:
+    def _pieces(self, at: int, number: int) -> Iterator[RowPiece]:
         """Yield the pieces of row `number`, which is row `at` of a batch."""
         if not 0 <= number < self._size:
             raise IndexError(f"row {number!r} of {self._size!r}")
         if self._bins is not None:
             shard, begin, end = self._bins[number].tolist()
-            yield Piece(at, 0, shard, begin, end)
+            yield RowPiece(at, 0, shard, begin, end)
             return
         begin = number * self._sequence
         end = begin + self._sequence + 1
@@ -149,12 +149,12 @@ class TokenRows:
         while place < end:
             first, last = int(self._ends[shard]), int(self._ends[shard + 1])
             if stop := max(0, min(end, last) - place):
-                yield Piece(at, place - begin, shard, place - first, place - first + stop)
+                yield RowPiece(at, place - begin, shard, place - first, place - first + stop)
             place += stop
             shard += 1
 
     def _filled(
-        self, pieces: Sequence[Piece], rows: int
+        self, pieces: Sequence[RowPiece], rows: int
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
         tokens = np.full((rows, self.width), self._pad, dtype=np.int32)
         real = np.zeros((rows, self.width), dtype=bool)
@@ -164,7 +164,7 @@ class TokenRows:
             real[piece.row, piece.place : piece.place + len(values)] = True
         return tokens, real
 
-    def _learnt(self, pieces: Sequence[Piece], rows: int) -> npt.NDArray[np.bool_]:
+    def _learnt(self, pieces: Sequence[RowPiece], rows: int) -> npt.NDArray[np.bool_]:
         learnt = np.zeros((rows, self.width), dtype=bool)
         contents = self._contents(self._masks or (), pieces)
         for piece, content in zip(pieces, contents, strict=True):
@@ -172,14 +172,14 @@ class TokenRows:
         return learnt
 
     @staticmethod
-    def _contents(shards: Sequence[Shard], pieces: Sequence[Piece]) -> list[Bytes]:
+    def _contents(shards: Sequence[Shard], pieces: Sequence[RowPiece]) -> list[Bytes]:
         spans: list[tuple[StoredFile, int, int]] = [
             shards[piece.shard].span(piece.begin, piece.end) for piece in pieces
         ]
         return read_spans(spans)
 
     def _starts(
-        self, pieces: Sequence[Piece], real: npt.NDArray[np.bool_]
+        self, pieces: Sequence[RowPiece], real: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.bool_]:
         """Return which tokens begin a document, or what fills a row up."""
         starts = np.zeros_like(real)

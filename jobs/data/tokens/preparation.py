@@ -21,9 +21,9 @@ import numpy as np
 from jobs.data.dataset import TOKENIZER_NAME, Facts, write_facts
 from jobs.data.splits import SPLITS, TRAIN, split_of
 from jobs.data.tokenizer import Encoded, encode_chats, load_tokenizer, pad_of
-from jobs.data.tokens.folder import MASK, NAME, Description, ShardFacts, digest_of
 from jobs.data.tokens.shards import BIN, IDX, ShardWriter, type_for
-from jobs.data.tokens.sources import Part, documents_of, parts_of
+from jobs.data.tokens.sources import SourcePart, documents_of, parts_of
+from jobs.data.tokens.token_folder import MASK, NAME, Description, ShardFacts, digest_of
 from jobs.training.process_group import ProcessGroup
 from orchestrator.job import DataError, JobContext, Metrics
 
@@ -146,7 +146,7 @@ def _tokenizer(ctx: JobContext, folder: str) -> Any:  # noqa: ANN401 - foreign t
 
 def _listed(
     ctx: JobContext, group: ProcessGroup, source: str | list[str], *, size: int, lines: bool
-) -> list[Part]:
+) -> list[SourcePart]:
     """Return the parts of the source as the first worker sees them."""
     text = ""
     if ctx.rank == 0:
@@ -156,18 +156,18 @@ def _listed(
                 raise ValueError("what is to be read? give `source`, or an input `source`")
             sources = [str(ctx.inputs["source"])]
         text = json.dumps([asdict(p) for p in parts_of(sources, size=max(1, size), lines=lines)])
-    parts = [Part(**facts) for facts in json.loads(group.gather(text)[0])]
+    parts = [SourcePart(**facts) for facts in json.loads(group.gather(text)[0])]
     ctx.log(f"{len(parts):,} parts of {len({part.path for part in parts}):,} files")
     return parts
 
 
-def _mine(group: ProcessGroup, parts: Sequence[Part]) -> Iterator[tuple[int, Part]]:
+def _mine(group: ProcessGroup, parts: Sequence[SourcePart]) -> Iterator[tuple[int, SourcePart]]:
     return islice(enumerate(parts), group.rank, None, group.size)
 
 
 def _shards(
     encoder: _Encoder,
-    part: Part,
+    part: SourcePart,
     folder: Path,
     number: int,
     seed: int,
@@ -189,7 +189,7 @@ def _shards(
     return [(split, writer.facts) for split, writer in writers.items()]
 
 
-def _batches(encoder: _Encoder, part: Part) -> Iterator[list[Any]]:
+def _batches(encoder: _Encoder, part: SourcePart) -> Iterator[list[Any]]:
     """Yield what is to be encoded together, without what is empty."""
     records = documents_of(part, encoder.column)
     contents = (content for r in records if (content := encoder.content(r, part.path)))

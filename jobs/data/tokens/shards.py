@@ -156,13 +156,13 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
+class _IndexHead:
     code: int
     sequences: int
     firsts: int
 
 
-def _index_of(path: str) -> tuple[_Head, tuple[Ints, Ints, Ints]]:
+def _index_of(path: str) -> tuple[_IndexHead, tuple[Ints, Ints, Ints]]:
     """Return what an index says: lengths, places in bytes, first sequences of documents."""
     content = mapped(path)
     if not content.size:
@@ -183,4 +183,4 @@ def _index_of(path: str) -> tuple[_Head, tuple[Ints, Ints, Ints]]:
         content[begin:end].view(kind)
         for begin, end, kind in zip(edges, edges[1:], ("<i4", "<i8", "<i8"), strict=False)
     )
-    return _Head(code, sequences, firsts), (lengths, places, starts)
+    return _IndexHead(code, sequences, firsts), (lengths, places, starts)

@@ -48,7 +48,7 @@ _DAMAGED = (pa.ArrowException, zlib.error, lzma.LZMAError, EOFError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class SourcePart:
     """A part of a file.
 
     Attributes:
@@ -66,7 +66,7 @@ class Part:
     size: int = 0
 
 
-def parts_of(sources: Sequence[str], *, size: int, lines: bool) -> list[Part]:
+def parts_of(sources: Sequence[str], *, size: int, lines: bool) -> list[SourcePart]:
     """Return the parts of files, folders and patterns, about `size` bytes each, in a fixed order.
 
     With `lines` each line of a text is a document.
@@ -74,7 +74,7 @@ def parts_of(sources: Sequence[str], *, size: int, lines: bool) -> list[Part]:
     Raises:
         DataError: There is no file that could be read.
     """
-    parts: list[Part] = []
+    parts: list[SourcePart] = []
     for source in sources:
         files = sorted(_files(source))
         if not files:
@@ -85,7 +85,7 @@ def parts_of(sources: Sequence[str], *, size: int, lines: bool) -> list[Part]:
     return parts
 
 
-def documents_of(part: Part, column: str) -> Iterator[Mapping[str, Any]]:
+def documents_of(part: SourcePart, column: str) -> Iterator[Mapping[str, Any]]:
     """Yield the records of a part; of a text its documents, as `{"text": ...}`.
 
     Of tables `column` alone is read.
@@ -99,7 +99,7 @@ def documents_of(part: Part, column: str) -> Iterator[Mapping[str, Any]]:
         raise DataError(f"{part.path} is damaged: {error}") from error
 
 
-def _records(part: Part) -> Iterator[Mapping[str, Any]]:
+def _records(part: SourcePart) -> Iterator[Mapping[str, Any]]:
     for place, content in _contents(part):
         try:
             text = content.decode("utf-8")
@@ -134,20 +134,20 @@ def _kind(path: PurePosixPath) -> str:
     return _KINDS.get(ends[-1], "") if ends else ""
 
 
-def _cut(path: str, length: int, size: int, *, lines: bool) -> Iterator[Part]:
+def _cut(path: str, length: int, size: int, *, lines: bool) -> Iterator[SourcePart]:
     kind = _kind(PurePosixPath(path))
     kind = LINES if kind == TEXT and lines else kind
     if kind == PARQUET:
         yield from _cut_parquet(path, length, size)
     elif kind in {TEXT, ARROW} or PurePosixPath(path).suffix in _COMPRESSED:
-        yield Part(path=path, kind=kind, size=length)
+        yield SourcePart(path=path, kind=kind, size=length)
     else:
         for begin in range(0, length, size):
             end = min(begin + size, length)
-            yield Part(path=path, kind=kind, begin=begin, end=end, size=length)
+            yield SourcePart(path=path, kind=kind, begin=begin, end=end, size=length)
 
 
-def _cut_parquet(path: str, length: int, size: int) -> Iterator[Part]:
+def _cut_parquet(path: str, length: int, size: int) -> Iterator[SourcePart]:
     try:
         with _opened(path) as stream:
             facts = parquet.ParquetFile(stream).metadata
@@ -158,11 +158,11 @@ def _cut_parquet(path: str, length: int, size: int) -> Iterator[Part]:
     for number, group in enumerate(groups, start=1):
         held += group
         if held >= size or number == len(groups):
-            yield Part(path=path, kind=PARQUET, begin=begin, end=number, size=length)
+            yield SourcePart(path=path, kind=PARQUET, begin=begin, end=number, size=length)
             begin, held = number, 0
 
 
-def _contents(part: Part) -> Iterator[tuple[int, bytes]]:
+def _contents(part: SourcePart) -> Iterator[tuple[int, bytes]]:
     """Yield the documents of a part as bytes, each with the byte that it begins at."""
     chunks = _whole(part.path) if part.end < 0 else _range(part)
     if part.kind == TEXT:
@@ -184,7 +184,7 @@ def _contents(part: Part) -> Iterator[tuple[int, bytes]]:
         yield place, held
 
 
-def _range(part: Part) -> Iterator[bytes]:
+def _range(part: SourcePart) -> Iterator[bytes]:
     """Yield the bytes from just before a part on, up to the end of the file."""
     store, inside = fsspec.core.url_to_fs(part.path)
     place = max(0, part.begin - 1)
@@ -217,7 +217,7 @@ def _opened(path: str) -> Iterator[IO[bytes]]:
         yield pa.CompressedInputStream(stream, "zstd") if packed else stream
 
 
-def _tables(part: Part, column: str) -> Iterator[Mapping[str, Any]]:
+def _tables(part: SourcePart, column: str) -> Iterator[Mapping[str, Any]]:
     with _opened(part.path) as stream:
         for batch in _batches(part, stream, column):
             if column not in batch.schema.names:
@@ -226,7 +226,7 @@ def _tables(part: Part, column: str) -> Iterator[Mapping[str, Any]]:
                 yield from batch.select([column]).slice(begin, _BATCH).to_pylist()
 
 
-def _batches(part: Part, stream: IO[bytes], column: str) -> Iterator[Any]:
+def _batches(part: SourcePart, stream: IO[bytes], column: str) -> Iterator[Any]:
     if part.kind == PARQUET:
         file = parquet.ParquetFile(stream)
         if column not in file.schema_arrow.names:

@@ -10,7 +10,7 @@ from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.adapters.hydra_config import command_stages, document_checks, moved, translation
+from orchestrator.adapters.hydra_config import command_keys, document_checks, moved, translation
 from orchestrator.adapters.hydra_config.document import NAMED, Document
 from orchestrator.core.errors import ConfigError, Problem, shown
 from orchestrator.core.nearest import choices
@@ -50,7 +50,7 @@ def try_parse(config: Mapping[str, Json]) -> tuple[Settings | None, list[Problem
     """Return the settings, `None` where the config has not their shape, and all problems."""
     data = json.loads(json.dumps(config, default=str))
     named = list(_name_by_key(data))
-    named += command_stages.as_jobs(_mapping_at(data, ("pipeline", "stages")))
+    named += command_keys.as_jobs(_mapping_at(data, ("pipeline", "stages")))
     for path in TEXTS:
         _as_text(data, path)
     _spread_workers(data)

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.commands.stage import run
 from orchestrator import wiring
-from orchestrator.adapters.hydra_config.command_stages import TO_LEAVE, USUAL_GRACE
+from orchestrator.adapters.hydra_config.command_keys import TO_LEAVE, USUAL_GRACE
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.command_stages import JOB, KEYS, LAYOUTS

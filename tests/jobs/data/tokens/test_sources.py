@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from jobs.data.tokens.sources import Part, documents_of, parts_of
+from jobs.data.tokens.sources import SourcePart, documents_of, parts_of
 from orchestrator.job import DataError
 from tests.jobs.data.tokens.corpora import texts, write_records
 
@@ -129,6 +129,6 @@ def test_a_source_without_files_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_a_file_that_has_gone_is_named(tmp_path: Path) -> None:
-    part = Part(path=str(tmp_path / "a.jsonl"), kind="records", end=9, size=9)
+    part = SourcePart(path=str(tmp_path / "a.jsonl"), kind="records", end=9, size=9)
     with pytest.raises(DataError, match=r"a.jsonl is missing"):
         list(documents_of(part, "text"))

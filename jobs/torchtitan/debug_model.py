@@ -1,6 +1,6 @@
 """torchtitan's own debug model, trained on chats of a data set of ours.
 
-`--module jobs.torchtitan.recipe --config debug_model --hf_assets_path ASSETS
+`--module jobs.torchtitan.debug_model --config debug_model --hf_assets_path ASSETS
 --dataloader.load_dataset_kwargs ...` of torchtitan's command line take it from here.
 """
 
