@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = {"hydra", "mlflow", "ray", "torch", "transformers"}
-OF_OTHERS = {"orchestrator.adapters.hydra_config", "pydantic", "sqlalchemy.dialects.postgresql"}
+OF_OTHERS = {"orchestrator.adapters.hydra_config", "sqlalchemy.dialects.postgresql"}
 PROCESSES = {"orchestrator.core.runs", "socket", "subprocess", "tempfile"}
 
 

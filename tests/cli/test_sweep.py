@@ -75,6 +75,7 @@ def test_no_two_runs_have_one_id(
     within: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, planned = wiring.planned(["pipeline=noop"])
+    wiring.home_id(tmp_path)  # draws one, too
     tokens = iter(["aaaaaaaa", "aaaaaaaa", "bbbbbbbb"])
     monkeypatch.setattr(request.secrets, "token_hex", lambda _: next(tokens))
     monkeypatch.setattr(request.time, "strftime", lambda *_: "20260101-000000")

@@ -14,7 +14,7 @@ from orchestrator.supervisor.record import wait
 from tests.conftest import CONFIGURED
 
 HERE = ("cluster=local", "tracking=none", "pipeline=noop")
-OWN = (*HERE, "jobs.packages=[mine]", "jobs.code=[.]", "pipeline.stages.noop.job=mine.rest")
+OWN = (*HERE, "jobs.packages=[resting]", "jobs.code=[.]", "pipeline.stages.noop.job=resting.rest")
 GATED = "+pipeline.stages.noop.gate={kind: approval, target: the labels}"
 JOB = """
 import time
@@ -38,7 +38,7 @@ def rest(ctx):
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working folder of this process, with a job of its own."""
     folder = tmp_path_factory.mktemp("home")
-    (folder / "mine.py").write_text(JOB.replace("HERE", str(folder)))
+    (folder / "resting.py").write_text(JOB.replace("HERE", str(folder)))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name in CONFIGURED:
