@@ -21,7 +21,8 @@ COARSER: Mapping[FailureKind, frozenset[str]] = {
     FailureKind.HOST_MEMORY: frozenset({"out_of_memory"}),
 }
 # `shared` is given; `field`, `trackers` and `reports` are of public reports, `sources` of what
-# packages and runtimes raise, `systems` of kernels, hosts and programs, `jobs` of users' mistakes.
+# packages and runtimes raise, `makers` of makers' own pages, `systems` of kernels, hosts and
+# programs, `jobs` of users' mistakes.
 FILES = sorted(file.stem for file in Path(__file__).parent.glob("*.json"))
 
 
