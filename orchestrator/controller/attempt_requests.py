@@ -15,7 +15,7 @@ from orchestrator.core.runs.run import Run, StageRun
 from orchestrator.core.settings import PATIENT, AttemptSettings
 from orchestrator.core.spec.command_stages import writes_to_mlflow
 from orchestrator.core.spec.environment_variables import secret_sources
-from orchestrator.core.spec.hardware import Format, Pool, Role
+from orchestrator.core.spec.hardware import Pool, Role
 from orchestrator.core.spec.parity import KL_MEAN_LIMIT, guards
 from orchestrator.core.spec.plan import Plan
 from orchestrator.core.spec.stages import Json, Stage
@@ -233,9 +233,9 @@ def _derived(run: Run, serving: Stage) -> float | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _limits(run: Run, serving: Stage) -> dict[Format, float]:
+def _limits(run: Run, serving: Stage) -> dict[str, float]:
     """Return the mean KL divergences that the guards of an endpoint allow, by format."""
-    limits: dict[Format, float] = {}
+    limits: dict[str, float] = {}
     for guard in guards((stage.planned.stage for stage in run.stages.values()), serving):
         by_format = guard.params.get("limits")
         for form, figures in by_format.items() if isinstance(by_format, Mapping) else ():

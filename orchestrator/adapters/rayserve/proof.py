@@ -59,7 +59,7 @@ def departure(
     proof: Proof,
     served: Sequence[Sequence[float]],
     form: Format,
-    allowed: Mapping[Format, float],
+    allowed: Mapping[str, float],
 ) -> str:
     """Return why what is served is not what was recorded; empty where it is.
 

@@ -54,7 +54,7 @@ class Deployment:
     cluster: str = ""
     home: str = ""
     trained: str = ""
-    limits: Mapping[Format, float] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
     kl_mean: float | None = None
     proof: ArtifactRef | None = None
     version: str = ""

@@ -29,7 +29,7 @@ TEXTS = (
     "1 2 3 4 5 6 7 8",
 )
 # Nats of mean KL divergence that the parity gate allows where a pipeline has no limits of its own.
-KL_MEAN: Mapping[Format, float] = MappingProxyType({"fp32": 1e-4, "bf16": 1e-3})
+KL_MEAN: Mapping[str, float] = MappingProxyType({"fp32": 1e-4, "bf16": 1e-3})
 KL_MEAN_OF_OTHERS = 0.02
 _LIKELY = -7.0  # nats: less likely tokens are far out in the tails, where rounding is large
 _FEW = 4
@@ -127,7 +127,7 @@ def _choice(answer: ProbeAnswer) -> Mapping[str, object]:
     return first if answer.good and isinstance(first, Mapping) else {}
 
 
-def limit(form: Format, allowed: Mapping[Format, float], derived: float | None = None) -> float:
+def limit(form: Format, allowed: Mapping[str, float], derived: float | None = None) -> float:
     """Return how far a model in a format may be from the trained one, nats a token.
 
     `allowed` has the mean KL divergences that the parity gate allows at most, `derived` is the one
