@@ -18,7 +18,7 @@ from torch import nn
 
 from jobs.data.dataset import IGNORE, Rows
 from jobs.data.tokenizer import load_tokenizer
-from jobs.data.tokens.opening import (
+from jobs.data.tokens.training_data import (
     RowsConfig,
     TrainingData,
     open_training,

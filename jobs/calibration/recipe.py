@@ -21,7 +21,7 @@ import torch
 
 from jobs import program
 from jobs.data.dataset import read_facts
-from jobs.data.tokens.opening import read_samples
+from jobs.data.tokens.training_data import read_samples
 from jobs.formats.choice import QuantizationChoice
 from jobs.formats.folder import Folder
 from orchestrator.job import JobContext

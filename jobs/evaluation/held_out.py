@@ -16,7 +16,7 @@ import torch
 
 from jobs.data.dataset import RowSource, read_examples, read_facts, write_lines
 from jobs.data.splits import TEST
-from jobs.data.tokens.opening import open_rows, rows_config
+from jobs.data.tokens.training_data import open_rows, rows_config
 from jobs.engines import EMBEDDED
 from jobs.engines.weights import load
 from jobs.evaluation.answer_table import NAME, table

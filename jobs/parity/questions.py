@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.data.dataset import IGNORE, read_examples
-from jobs.data.tokens.opening import read_samples
+from jobs.data.tokens.training_data import read_samples
 
 LONGEST_PROMPT = 16  # tokens, of a plain text
 # Digits, runs of spaces, other scripts: what tokenizers differ in.

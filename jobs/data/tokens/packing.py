@@ -23,7 +23,7 @@ import torch
 
 from jobs.data.dataset import IGNORE, RowBatch
 from jobs.data.tokens.shards import Shard
-from jobs.data.tokens.stored import Bytes, StoredFile, read_spans
+from jobs.data.tokens.stored_files import Bytes, StoredFile, read_spans
 from orchestrator.job import DataError
 
 CUT, WHOLE = "cut", "whole"

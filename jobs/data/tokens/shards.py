@@ -21,7 +21,7 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from jobs.data.tokens.stored import StoredFile, mapped, open_file
+from jobs.data.tokens.stored_files import StoredFile, mapped, open_file
 from orchestrator.job import DataError
 
 Ints = npt.NDArray[np.integer[Any]]

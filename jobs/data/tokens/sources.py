@@ -22,7 +22,7 @@ import fsspec
 import pyarrow as pa
 from pyarrow import parquet
 
-from jobs.data.tokens.stored import asking, is_remote
+from jobs.data.tokens.stored_files import asking, is_remote
 from orchestrator.job import DataError
 
 RECORDS, LINES, TEXT, PARQUET, ARROW = "records", "lines", "text", "parquet", "arrow"

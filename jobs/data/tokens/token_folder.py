@@ -28,7 +28,7 @@ import fsspec
 
 from jobs.data.dataset import TOKENIZER_NAME
 from jobs.data.tokens.shards import Shard
-from jobs.data.tokens.stored import asking, is_remote, mapped
+from jobs.data.tokens.stored_files import asking, is_remote, mapped
 from orchestrator.job import DataError
 
 NAME = "tokens.json"

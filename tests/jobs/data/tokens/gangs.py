@@ -17,7 +17,7 @@ import torch._dynamo
 import transformers.models.llama.modeling_llama  # noqa: F401
 
 from jobs.data.dataset import RowBatch
-from jobs.data.tokens import opening
+from jobs.data.tokens import training_data
 from jobs.data.tokens.prefetch import PrefetchedRows
 from jobs.pretraining import pretrain
 from orchestrator.job import Metrics
@@ -50,7 +50,7 @@ def digest_of(batch: RowBatch, row: int) -> str:
 
 def recorded(ctx: LocalContext, *, name: str, stop_after: int | None, **recipe: Any) -> Metrics:
     """Train, and write which rows each step has read; a worker may be lost."""
-    opening.PrefetchedRows = RecordedRows  # type: ignore[misc]
+    training_data.PrefetchedRows = RecordedRows  # type: ignore[misc]
     ctx.stop_after = stop_after
     try:
         return pretrain(ctx, **recipe)

@@ -12,10 +12,10 @@ import torch
 from jobs.data.dataset import IGNORE, read_facts
 from jobs.data.splits import split_of
 from jobs.data.tokenizer import encode_chats, load_tokenizer
-from jobs.data.tokens.opening import RowsConfig, open_rows
 from jobs.data.tokens.shards import Shard
-from jobs.data.tokens.stored import read_spans
+from jobs.data.tokens.stored_files import read_spans
 from jobs.data.tokens.token_folder import open_folder
+from jobs.data.tokens.training_data import RowsConfig, open_rows
 from orchestrator.job import DataError
 from tests.jobs.data.tokens.corpora import chats, prepared, texts, write_records, write_tokenizer
 

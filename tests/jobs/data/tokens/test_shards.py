@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.data.tokens.shards import Shard, ShardWriter, type_for
-from jobs.data.tokens.stored import read_spans
+from jobs.data.tokens.stored_files import read_spans
 from orchestrator.job import DataError
 
 DOCUMENTS = [[1, 2, 3, 383], [7], [5, 6, 9, 9, 9, 2]]

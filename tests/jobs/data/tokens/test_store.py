@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from jobs.data.tokenizer import load_tokenizer
-from jobs.data.tokens import stored
-from jobs.data.tokens.opening import open_training, rows_config, tokenizer_folder
+from jobs.data.tokens import stored_files
 from jobs.data.tokens.sources import documents_of, parts_of
+from jobs.data.tokens.training_data import open_training, rows_config, tokenizer_folder
 from jobs.pretraining import pretrain
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.job import DataError
@@ -92,7 +92,7 @@ def test_a_store_that_stays_away_is_a_failure_of_the_storage(
     proxy: FaultyProxy, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = opened(tmp_path, bucket)
-    monkeypatch.setattr(stored, "ASKED_FOR", 0.1)
+    monkeypatch.setattr(stored_files, "ASKED_FOR", 0.1)
     proxy.refuse(400, "RequestTimeout")
     with pytest.raises(OSError, match=r"train-0000\d.bin could not be read: ") as caught:
         rows.read(torch.arange(3))

@@ -25,10 +25,10 @@ from jobs.data.dataset import (
 )
 from jobs.data.splits import TRAIN, VALIDATION
 from jobs.data.tokenizer import Encoded, load_tokenizer, pad_of
+from jobs.data.tokens.joined_rows import ChosenRows, JoinedRows
 from jobs.data.tokens.packing import CUT, WHOLE, TokenRows, check_masks
 from jobs.data.tokens.prefetch import PrefetchedRows
-from jobs.data.tokens.selection import ChosenRows, JoinedRows
-from jobs.data.tokens.stored import read_spans
+from jobs.data.tokens.stored_files import read_spans
 from jobs.data.tokens.token_folder import (
     TokenFolder,
     check_tokenizer,

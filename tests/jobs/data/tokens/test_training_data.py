@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from jobs.data.tokenizer import load_tokenizer
-from jobs.data.tokens.opening import open_training, read_samples, rows_config
-from jobs.data.tokens.stored import MappedFile
+from jobs.data.tokens.stored_files import MappedFile
 from jobs.data.tokens.token_folder import open_folder
+from jobs.data.tokens.training_data import open_training, read_samples, rows_config
 from jobs.evaluation.held_out import evaluate
 from jobs.parity.questions import choose
 from jobs.pretraining import pretrain
