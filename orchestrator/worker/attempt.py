@@ -24,7 +24,7 @@ from orchestrator.node import rendezvous_port
 from orchestrator.node.job_import import check_params, code_folders, import_request, relative
 from orchestrator.node.process_hardware import backends, hardware_of
 from orchestrator.ports import ArtifactStore, Chip, Clock
-from orchestrator.worker.context import AttemptContext, TrackedRun, meta_of, nowhere
+from orchestrator.worker.context import AttemptContext, meta_of
 from orchestrator.worker.exception_report import describe
 from orchestrator.worker.fence_watch import MOST_LOOKING, FenceWatch
 from orchestrator.worker.fencing import Fence
@@ -34,7 +34,13 @@ from orchestrator.worker.output_capture import capture
 from orchestrator.worker.output_folder import has_files
 from orchestrator.worker.real_chip import Chips, real_chip
 from orchestrator.worker.reported import results
-from orchestrator.worker.runtime import AttemptCancelledError, AttemptRuntime, DrainedError
+from orchestrator.worker.runtime import (
+    AttemptCancelledError,
+    AttemptRuntime,
+    DrainedError,
+    TrackedRun,
+    nowhere,
+)
 from orchestrator.worker.termination import asked
 from orchestrator.worker.watchdog import Hang, Watchdog
 
@@ -94,9 +100,9 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     Never raises. Closing the generator tells the job to end and takes its scratch away, and so
     does whoever asks the process to end: a checkpoint that is being saved is finished before.
     """
-    runtime = AttemptRuntime(store, clock, MessageQueue(rank, following()), threading.Event())
-    around = Surroundings(process_group, chip, tracked_run)
-    attempt = _JobRun(request, rank, rendezvous, around, runtime)
+    outbox = MessageQueue(rank, following())
+    runtime = AttemptRuntime(store, clock, outbox, threading.Event(), tracked_run=tracked_run)
+    attempt = _JobRun(request, rank, rendezvous, process_group, chip, runtime)
     thread = threading.Thread(target=attempt.run, name=request.key, daemon=True)
     watchdog = Watchdog(runtime.heartbeat, clock, thread, attempt.step)
     fence_watch = FenceWatch(attempt.fence, clock, request.waits.fence)
@@ -131,15 +137,6 @@ def not_set_up(request: AttemptRequest, error: StorageSetUpError) -> Iterator[Se
     yield [Failed(Failure(kind=FailureKind.SET_UP, evidence=evidence, pool=pool))]
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What is held around the job."""
-
-    process_group: OpenProcessGroup
-    chip: Chips
-    tracked_run: TrackedRun = nowhere
-
-
 class _JobRun:
     """One worker's part of an attempt."""
 
@@ -148,13 +145,15 @@ class _JobRun:
         request: AttemptRequest,
         rank: int,
         rendezvous: str | None,
-        around: Surroundings,
+        process_group: OpenProcessGroup,
+        chip: Chips,
         runtime: AttemptRuntime,
     ) -> None:
         self._request = request
         self._rank = rank
         self._rendezvous = rendezvous
-        self._around = around
+        self._open_process_group = process_group
+        self._hold_chip = chip
         self._runtime = runtime
         self._context: AttemptContext | None = None
         self._output: Path | None = None
@@ -235,7 +234,6 @@ class _JobRun:
         self._output = self._runtime.store.scratch(request.key)
         inputs: dict[str, Path] = {}
         self._context = AttemptContext(request, self._rank, inputs, self._output, self._runtime)
-        self._context.tracked_run = self._around.tracked_run
         self._context.code = code_folders(request, self._runtime.store)
 
         def fetch() -> None:
@@ -255,7 +253,7 @@ class _JobRun:
 
     def _chip(self) -> AbstractContextManager[Chip]:
         runtime = self._runtime
-        return self._around.chip(self._request, self._rank, clock=runtime.clock, stop=runtime.stop)
+        return self._hold_chip(self._request, self._rank, clock=runtime.clock, stop=runtime.stop)
 
     def _process_group(
         self, context: AttemptContext, fetch: Callable[[], None]
@@ -263,7 +261,7 @@ class _JobRun:
         needs = self._request.needs
         if self.by_itself:
             return self._left_alone(fetch)
-        return self._around.process_group(
+        return self._open_process_group(
             self._rendezvous,
             self._rank,
             needs.workers,

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
 
 from orchestrator.core.artifact import FileEntry, Hashed
 from orchestrator.core.errors import DivergenceError, JobError
@@ -22,18 +21,12 @@ from orchestrator.worker.real_chip import RealChip
 from orchestrator.worker.reported import numbers, whole
 from orchestrator.worker.runtime import AttemptRuntime
 
-TrackedRun: TypeAlias = Callable[[], tuple[Mapping[str, str], str]]  # variables, or why none
 REPORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LONGEST_REPORT = 1_000_000  # characters
 LONGEST_BUSY = 100
 SMALL = 2**62  # a step up to here needs no further look
 MOST_NAMES = 10_000  # of metrics, that are known to be names
-
-
-def nowhere() -> tuple[Mapping[str, str], str]:
-    """Return that nothing is tracked."""
-    return {}, "nothing is tracked"
 
 
 class AttemptContext:
@@ -69,7 +62,6 @@ class AttemptContext:
         self._step: int | None = None
         self._done: int | None = None
         self.chip: Chip = RealChip()
-        self.tracked_run: TrackedRun = nowhere
         self._runtime = runtime
         self._names: set[str] = set()
         heartbeat = runtime.heartbeat
@@ -166,7 +158,7 @@ class AttemptContext:
     def tracker_variables(self) -> Mapping[str, str]:
         """Return the variables by which MLflow's client writes to the run of this attempt."""
         with self.busy("waiting for its run in MLflow"):
-            variables, why = self.tracked_run()
+            variables, why = self._runtime.tracked_run()
         if not variables and why:
             self.log(f"what the command sends to MLflow is not shown with this attempt: {why}")
         return variables

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from orchestrator.ports import ArtifactStore, Clock
 from orchestrator.worker.message_queue import MessageQueue
 from orchestrator.worker.watchdog import Heartbeat
+
+TrackedRun: TypeAlias = Callable[[], tuple[Mapping[str, str], str]]  # variables, or why none
+
+
+def nowhere() -> tuple[Mapping[str, str], str]:
+    """Return that nothing is tracked."""
+    return {}, "nothing is tracked"
 
 
 class AttemptCancelledError(BaseException):
@@ -25,10 +34,11 @@ class DrainedError(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class AttemptRuntime:
-    """What a context works with.
+    """What the threads of a worker share: `stream` makes it, context and checkpoints work with it.
 
     `stop` is set when the job shall end, `over` when nobody waits any more for the checkpoint that
-    it is saving; `heartbeat` shows that it lives.
+    it is saving; `heartbeat` shows that it lives. `tracked_run` returns the variables by which the
+    job writes to its run in MLflow.
     """
 
     store: ArtifactStore
@@ -37,6 +47,7 @@ class AttemptRuntime:
     stop: threading.Event
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     over: threading.Event = field(default_factory=threading.Event)
+    tracked_run: TrackedRun = nowhere
 
     def go_on(self, who: str, *, saving: bool = False) -> None:
         """End the job of `who` here if its attempt was given up.

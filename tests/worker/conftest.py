@@ -23,7 +23,7 @@ from orchestrator.core.spec.hardware import Accelerator, Pool
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
 from orchestrator.ports import Clock
 from orchestrator.worker.attempt import PACE, StreamPace, stream
-from orchestrator.worker.context import TrackedRun, nowhere
+from orchestrator.worker.runtime import TrackedRun, nowhere
 from tests.build import attempt_request
 
 CHIP = Accelerator(name="H800", vendor="NVIDIA", device="cuda", backend="nccl", memory_gb=80.0)
