@@ -7,7 +7,7 @@ import shlex
 
 from orchestrator.core.settings import Settings
 from orchestrator.display import tables
-from orchestrator.service.config_source import ConfigSource
+from orchestrator.service.planning import ConfigSource
 
 
 def source(args: argparse.Namespace) -> ConfigSource:

@@ -14,7 +14,7 @@ from orchestrator.cli.steps import Step
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.display import tables
 from orchestrator.service import environment
-from orchestrator.service.launching import Launch, launch
+from orchestrator.service.launching import PlannedLaunch, launch
 
 
 def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> Exit | Sequence[Step]:
     if not args.dry_run:
         environment.home()  # where that can't be, nothing is said either
     else:
-        for planned_run in planned.planned:
+        for planned_run in planned.runs:
             plan.show(planned_run.vetted.plan, tables.console().print)
     return [Step(what, partial(_detach if args.detach else _here, planned))]
 
@@ -44,22 +44,22 @@ def warn(lines: Iterable[str]) -> None:
         tables.console().print(line, style="yellow", markup=False)
 
 
-def _here(launch: Launch) -> Exit:
+def _here(planned: PlannedLaunch) -> Exit:
     """Run one after the other, until one is cancelled."""
-    first = launch.planned[0]
+    first = planned.runs[0]
     plan.show(first.vetted.plan, tables.console().print)
     with LiveView.of(first.settings) as view:
-        finals = launch.drive(view)
-    left = len(launch.planned) - len(finals)
+        finals = planned.drive(view)
+    left = len(planned.runs) - len(finals)
     if left:
         print(f"{left} more of the sweep were not started.", file=sys.stderr)
         return Exit.CANCELLED
     return max(of_state(final.state) for final in finals)
 
 
-def _detach(launch: Launch) -> Exit:
+def _detach(planned: PlannedLaunch) -> Exit:
     """Hand each run to a Ray job, and leave the services up."""
-    for header in launch.detach():
+    for header in planned.detach():
         plan.show(header.plan, tables.console().print)
         tell_detached(header)
     return Exit.SUCCEEDED

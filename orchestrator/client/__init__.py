@@ -13,8 +13,8 @@ from orchestrator.core.spec.stages import Pipeline
 from orchestrator.service import endpoints as endpoints_of_home
 from orchestrator.service import planning, status
 from orchestrator.service import runs as runs_of_home
-from orchestrator.service.config_source import ConfigSource
 from orchestrator.service.launching import launch as plan_launch
+from orchestrator.service.planning import ConfigSource
 
 
 def plan(

@@ -11,13 +11,13 @@ from orchestrator.core.errors import Problem
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.plan import PlannedStage
 from orchestrator.display import plans, tables
-from orchestrator.service.planning import Planned
+from orchestrator.service.planning import PlannedRun
 
 
 class RunPlan(Shown):
     """The plan of a run that nobody has started."""
 
-    def __init__(self, planned: Planned) -> None:
+    def __init__(self, planned: PlannedRun) -> None:
         """Show what is `planned`."""
         self._planned = planned
 

@@ -13,7 +13,7 @@ from orchestrator.core.runs.states import RunState
 from orchestrator.display import runs as display
 from orchestrator.service import driving, environment, reopening, runs
 from orchestrator.service.cancelling import cancel
-from orchestrator.service.launching import Launch
+from orchestrator.service.launching import PlannedLaunch
 from orchestrator.service.logs import Wanted, logs
 from orchestrator.service.planning import detachable
 from orchestrator.service.status import RunStatus, status
@@ -29,11 +29,11 @@ class LiveRun(Shown):
         self.name = name
 
     @classmethod
-    def started(cls, launch: Launch) -> Self:
+    def started(cls, planned: PlannedLaunch) -> Self:
         """Return the run of a launch: as a job of the cluster, or driven here to its end."""
-        if detachable(launch.planned[0].settings):
-            return cls(next(iter(launch.detach())).run)
-        return cls(launch.drive(driving.Unseen())[0].header.run)
+        if detachable(planned.runs[0].settings):
+            return cls(next(iter(planned.detach())).run)
+        return cls(planned.drive(driving.Unseen())[0].header.run)
 
     @property
     def status(self) -> RunStatus:

@@ -22,9 +22,9 @@ from orchestrator.service import models as registry
 from orchestrator.service import pools as pools_of_fleet
 from orchestrator.service.check import Check
 from orchestrator.service.collecting import Collected, Kind, collect
-from orchestrator.service.config_source import ConfigSource
 from orchestrator.service.cost import Cost
 from orchestrator.service.cost import cost as sums
+from orchestrator.service.planning import ConfigSource
 
 
 class LivePools(Shown):

@@ -18,8 +18,8 @@ from orchestrator.core.settings import GatewaySettings, Settings
 from orchestrator.error_boundary import outcome, reason
 from orchestrator.service import cluster_checks
 from orchestrator.service.check import GB, LEAST_FREE_GB, LEAST_SHARED_MEMORY_GB, Check
-from orchestrator.service.config_source import ConfigSource
 from orchestrator.supervisor import file_modes
+from orchestrator.wiring.config_source import ConfigSource
 
 PACKAGES = ("ray", "torch", "mlflow", "hydra-core", "transformers")
 

@@ -15,20 +15,22 @@ from orchestrator.core.runs.states import RunState
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.service import driving, runs
-from orchestrator.service.config_source import ConfigSource
-from orchestrator.service.planning import Planned, check_detachable, plan_together
+from orchestrator.service.planning import PlannedRun, check_detachable, plan_together
+from orchestrator.wiring.config_source import ConfigSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
+class PlannedLaunch:
     """Runs that are planned and that nobody has started: one, or those of a sweep.
 
-    `continues` is the run from whose checkpoints they go on; without `reuse` every stage runs.
-    `notes` says what has another name by now, what is left out, and what begins anew.
+    `launch` makes it; commands and the Python interface have it driven, handed over, or shown.
+    `flags` chose the config beside the overrides. `continues` is the run from whose checkpoints
+    they go on; without `reuse` every stage runs. `notes` says what has another name by now, what
+    is left out, and what begins anew.
     """
 
-    planned: Sequence[Planned]
-    source: ConfigSource
+    runs: Sequence[PlannedRun]
+    flags: tuple[str, ...] = ()
     continues: Run | None = None
     reuse: bool = True
 
@@ -37,11 +39,11 @@ class Launch:
         """What there is to know before, in lines."""
         lines = [
             line
-            for planned in self.planned
+            for planned in self.runs
             for line in (*planned.settings.renamed, *planned.vetted.dropped)
         ]
         if self.continues is not None:
-            for planned in self.planned:
+            for planned in self.runs:
                 lines += attempt_requests.anew(planned.vetted.plan, self.continues)
         return list(dict.fromkeys(lines))
 
@@ -51,10 +53,10 @@ class Launch:
         Raises:
             ConfigError: The runs are to be `detached`, and can't be.
         """
-        for planned in self.planned if detached else ():
+        for planned in self.runs if detached else ():
             check_detachable(planned.settings)
         how = "hand over to a Ray job" if detached else "run"
-        return "\n".join(f"{how} pipeline {planned.plan.pipeline}" for planned in self.planned)
+        return "\n".join(f"{how} pipeline {planned.plan.pipeline}" for planned in self.runs)
 
     def drive(self, view: driving.View) -> Sequence[Run]:
         """Run one after the other, on services that are started once, until one is cancelled."""
@@ -63,7 +65,7 @@ class Launch:
             self._services(lambda: any(map(driving.serves, finals))) as addresses,
             view.interruptible() as interrupts,
         ):
-            for planned in self.planned:
+            for planned in self.runs:
                 if interrupts.reason or any(r.state is RunState.CANCELLED for r in finals):
                     break
                 request = self._request(planned)
@@ -75,9 +77,9 @@ class Launch:
     def detach(self) -> Iterator[RunHeader]:
         """Hand each run to a Ray job, and leave the services up; yield what has been taken."""
         pools, serving = self._needs
-        home, first = wiring.home(), self.planned[0].settings
+        home, first = wiring.home(), self.runs[0].settings
         with driving.handing_over(first, home, pools, gateway=serving):
-            for planned in self.planned:
+            for planned in self.runs:
                 request = self._request(planned)
                 store = wiring.database(request.home)
                 store.create(request.header, request.header.created)
@@ -85,14 +87,14 @@ class Launch:
                     detach(request)
                 yield request.header
 
-    def _request(self, planned: Planned) -> driving.DriveRequest:
+    def _request(self, planned: PlannedRun) -> driving.DriveRequest:
         home = wiring.home()
         header = driving.new_header(
             planned.settings,
             planned.vetted.plan,
             home=home,
             continues=self.continues.header.run if self.continues else "",
-            flags=self.source.flags,
+            flags=self.flags,
         )
         header = replace(header, code=wiring.ship(planned.settings, home, header.run))
         return driving.DriveRequest(
@@ -104,14 +106,14 @@ class Launch:
         """The pools of all runs together, and whether one of them serves."""
         pools = {
             name: pool
-            for planned in self.planned
+            for planned in self.runs
             for name, pool in driving.startable(planned.settings, planned.vetted.plan).items()
         }
-        serving = any(driving.needs_gateway(planned.settings) for planned in self.planned)
+        serving = any(driving.needs_gateway(planned.settings) for planned in self.runs)
         return pools, serving
 
     def _services(self, keep: Callable[[], bool]) -> AbstractContextManager[driving.Addresses]:
-        (pools, serving), settings = self._needs, self.planned[0].settings
+        (pools, serving), settings = self._needs, self.runs[0].settings
         return driving.services(settings, wiring.home(), pools, keep=keep, gateway=serving)
 
 
@@ -122,7 +124,7 @@ def launch(
     unqualified: bool = False,
     continues: str = "",
     reuse: bool = True,
-) -> Launch:
+) -> PlannedLaunch:
     """Plan a launch; everything is planned before anything starts.
 
     With `sweep` once for each combination of the overrides' values. `continues` names a run, whole
@@ -135,7 +137,7 @@ def launch(
     earlier = _earlier(continues) if continues else None
     sources = source.combinations() if sweep else [source]
     planned = plan_together(sources, unqualified=unqualified)
-    return Launch(planned=planned, source=source, continues=earlier, reuse=reuse)
+    return PlannedLaunch(runs=planned, flags=source.flags, continues=earlier, reuse=reuse)
 
 
 def _earlier(name: str) -> Run:

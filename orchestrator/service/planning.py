@@ -1,4 +1,7 @@
-"""What a launch would do: plans, and whether their pools have earned their roles."""
+"""What a launch would do: plans, and whether their pools have earned their roles.
+
+The command line and Python name a config by a `ConfigSource`, which composes and plans it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,16 @@ from orchestrator.core.settings import Settings
 from orchestrator.core.spec.formats import PLAIN
 from orchestrator.core.spec.plan import Plan
 from orchestrator.core.trust.qualification import Vetted
-from orchestrator.service.config_source import ConfigSource
+from orchestrator.wiring.config_source import ConfigSource
+
+__all__ = [
+    "ConfigSource",
+    "PlannedRun",
+    "check_detachable",
+    "detachable",
+    "plan",
+    "plan_together",
+]
 
 SHARED: Mapping[str, Callable[[Settings], object]] = {
     "cluster.kind": lambda settings: settings.cluster.kind,
@@ -29,8 +41,11 @@ EMBEDDED = "jobs.engines.embedded.EmbeddedEngine"  # as `conf/endpoint/default.y
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """A config and its plan; `vetted` is the plan with pools that may be used, and what not."""
+class PlannedRun:
+    """A config and its plan; `vetted` is the plan with pools that may be used, and what not.
+
+    `plan` makes it; a launch reads it, and whoever shows what a launch would do.
+    """
 
     settings: Settings
     plan: Plan
@@ -47,7 +62,7 @@ class Planned:
         return [*self.settings.renamed, *self.vetted.dropped, *self.vetted.notes]
 
 
-def plan(source: ConfigSource, *, unqualified: bool = False) -> Planned:
+def plan(source: ConfigSource, *, unqualified: bool = False) -> PlannedRun:
     """Plan a config; with `unqualified` no pool needs a verdict.
 
     Raises:
@@ -59,7 +74,7 @@ def plan(source: ConfigSource, *, unqualified: bool = False) -> Planned:
         raise ConfigError(problems)
     vetted = wiring.vetted(settings, pipeline_plan, unqualified=unqualified)
     vetted = replace(vetted, notes=(*vetted.notes, *notes, *_widened(pipeline_plan)))
-    return Planned(settings, pipeline_plan, vetted)
+    return PlannedRun(settings, pipeline_plan, vetted)
 
 
 def _widened(plan: Plan) -> Iterator[str]:
@@ -77,13 +92,13 @@ def _widened(plan: Plan) -> Iterator[str]:
             )
 
 
-def plan_together(sources: Sequence[ConfigSource], *, unqualified: bool) -> Sequence[Planned]:
+def plan_together(sources: Sequence[ConfigSource], *, unqualified: bool) -> Sequence[PlannedRun]:
     """Plan configs that are to be launched one after the other, on the same services.
 
     Raises:
         ConfigError: With all problems of all of them, and what they would have to share.
     """
-    planned: list[Planned] = []
+    planned: list[PlannedRun] = []
     problems: list[Problem] = []
     for source in sources:
         try:

@@ -27,8 +27,8 @@ from orchestrator.core.trust.qualification import (
 from orchestrator.core.trust.trial import failures_of
 from orchestrator.ports import Queues
 from orchestrator.service import driving
-from orchestrator.service.config_source import ConfigSource
 from orchestrator.service.pools import pool_of
+from orchestrator.wiring.config_source import ConfigSource
 
 PIPELINE = "pipeline=qualify"
 QUICK_STEPS = 4

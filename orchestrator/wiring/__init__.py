@@ -1,6 +1,7 @@
 """The composition root: the only place that chooses adapters or reads the environment.
 
-`adapters.py` makes what a run works with, `code.py` has its code travel, `serving_adapters.py`
+`config_source.py` has configs composed and planned, `adapters.py` makes what a run works with,
+`code.py` has its code travel, `serving_adapters.py`
 makes what serves, `pool_verdicts.py` what is known of pools, `home_folder.py` where all state is,
 `storage.py` where artifacts are, and `host_services.py` what this machine runs for them.
 Adapters are imported by the function that needs them, so that a command pays only for what it
@@ -12,7 +13,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from orchestrator.wiring.adapters import (
-    Built,
     clock,
     cluster,
     cluster_address,
@@ -21,15 +21,13 @@ from orchestrator.wiring.adapters import (
     has_database,
     output,
     pinned,
-    plan,
-    planned,
     run_worker,
-    settings,
     tracker,
     variable,
     warm_worker,
 )
 from orchestrator.wiring.code import attempt_defaults, changed, ship, weigh, with_code
+from orchestrator.wiring.config_source import ConfigSource, plan, planned, settings
 from orchestrator.wiring.foreign_cluster import (
     check_handing_over,
     elsewhere,
@@ -117,7 +115,7 @@ if TYPE_CHECKING:
     from orchestrator.adapters import hydra_config as configs
 
 __all__ = [
-    "Built",
+    "ConfigSource",
     "Outage",
     "artifact_store",
     "attempt_defaults",

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.core.address_passwords import holds_password, password_problems
 from orchestrator.core.errors import (
-    ConfigError,
-    PlanError,
-    Problem,
     StorageSetUpError,
-    shown,
 )
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.settings import Settings, TrackingSettings
-from orchestrator.core.spec.command_stages import params_path, writes_to_mlflow
-from orchestrator.core.spec.hardware import Fleet
-from orchestrator.core.spec.outside_servers import is_address
-from orchestrator.core.spec.plan import Plan, make_plan
-from orchestrator.core.spec.stages import Json, Pipeline
+from orchestrator.core.spec.plan import Plan
+from orchestrator.core.spec.stages import Json
 from orchestrator.messages import AttemptRequest, Message
 from orchestrator.ports import (
     ArtifactStore,
@@ -34,9 +26,7 @@ from orchestrator.ports import (
     OutputStore,
     Tracker,
 )
-from orchestrator.wiring import storage, workdirs
 from orchestrator.wiring.home_folder import replica_secret
-from orchestrator.wiring.secret_values import secret_problems
 from orchestrator.wiring.storage import artifact_store, room_here
 
 if TYPE_CHECKING:
@@ -52,155 +42,6 @@ TRACKING_ACCOUNT = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in
 def variable(name: str) -> str:
     """Return an environment variable, empty where it isn't set."""
     return os.environ.get(name, "")
-
-
-# --- config and plan --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """Parts of a config that were built in Python."""
-
-    pipeline: Pipeline | None = None
-    fleet: Fleet | None = None
-
-    @property
-    def sections(self) -> Mapping[str, Json]:
-        """The sections of a config that they are."""
-        from orchestrator.adapters.hydra_config import built_sections
-
-        sections = {"pipeline": built_sections.pipeline(self.pipeline)} if self.pipeline else {}
-        return {**sections, "fleet": built_sections.fleet(self.fleet)} if self.fleet else sections
-
-
-NOTHING_BUILT = Built()
-
-
-def settings(
-    overrides: Sequence[str],
-    config_dir: Path | None = None,
-    config_name: str = "config",
-    built: Built = NOTHING_BUILT,
-) -> Settings:
-    """Compose and parse a config; what was `built` in Python stands in the place of its parts.
-
-    Raises:
-        ConfigError: With all problems.
-    """
-    from orchestrator.adapters import hydra_config
-
-    return hydra_config.compose(
-        overrides, config_dir=config_dir, config_name=config_name, sections=built.sections
-    )
-
-
-def planned(
-    overrides: Sequence[str],
-    config_dir: Path | None = None,
-    config_name: str = "config",
-    built: Built = NOTHING_BUILT,
-) -> tuple[Settings, Plan]:
-    """Compose, parse and plan at once, so that no problem hides another.
-
-    Raises:
-        ConfigError: With all problems, those of the plan too.
-    """
-    from orchestrator.adapters import hydra_config
-
-    settings, problems = hydra_config.try_compose(
-        overrides, config_dir=config_dir, config_name=config_name, sections=built.sections
-    )
-    if settings is None:
-        raise ConfigError(problems)
-    try:
-        pipeline_plan = plan(settings)
-    except PlanError as error:
-        paths = {problem.path for problem in problems}  # once is enough
-        more = (problem for problem in error.problems if problem.path not in paths)
-        raise ConfigError([*problems, *_files(settings), *more]) from None
-    problems += _files(settings)
-    if problems:
-        raise ConfigError(problems)
-    return settings, pipeline_plan
-
-
-def _files(settings: Settings) -> Iterator[Problem]:
-    """Yield what this host lacks, where it will run the gateway."""
-    if any(stage.endpoint for stage in settings.pipeline.stages):
-        from orchestrator.adapters import gateway_service
-
-        yield from gateway_service.problems(settings.gateway)
-
-
-def plan(settings: Settings) -> Plan:
-    """Plan the pipeline and check its jobs, without importing them or touching hardware.
-
-    Raises:
-        PlanError: With every reason why it can't run.
-    """
-    from orchestrator.adapters import user_code
-
-    problems = [*user_code.check(settings.pipeline, settings.jobs), *_unservable(settings)]
-    cluster = cluster_address(settings)
-    problems += list(_addresses(settings)) or [
-        *storage.problems(settings, cluster),
-        *storage.gate_problems(settings, cluster),
-        *workdirs.problems(settings, cluster),
-    ]
-    problems += _untracked(settings)
-    try:
-        pipeline_plan = make_plan(
-            settings.pipeline,
-            settings.fleet,
-            settings.bindings,
-            seed=settings.seed,
-            bounds=settings.bounds,
-            priority=settings.priority,
-        )
-    except PlanError as error:
-        raise PlanError([*error.problems, *problems]) from None
-    problems += secret_problems(pipeline_plan)
-    if problems:
-        raise PlanError(problems)
-    return pipeline_plan
-
-
-def _unservable(settings: Settings) -> Iterator[Problem]:
-    if settings.cluster.kind == "local":
-        for stage in settings.pipeline.stages:
-            if stage.endpoint:
-                what = f"stage {stage.name!r} serves an endpoint, which needs Ray"
-                yield Problem("cluster.kind", what, "set cluster=ray")
-
-
-def _untracked(settings: Settings) -> Iterator[Problem]:
-    """Yield each command that is to write to MLflow, where nothing does."""
-    for stage in settings.pipeline.stages if not settings.tracking.enabled else ():
-        if writes_to_mlflow(stage):
-            what = "there is no MLflow to write to"
-            hint = "take tracking=none away, or leave it out"
-            yield Problem(f"{params_path(stage)}.mlflow", what, hint)
-
-
-def _addresses(settings: Settings) -> Iterator[Problem]:
-    """Yield each address that can be none, before a run gets a name that would be lost."""
-    address, uri = cluster_address(settings), tracking_address(settings.tracking)
-    if settings.cluster.kind == "ray" and address:
-        from orchestrator.adapters.raycluster import access
-
-        path = "cluster.address" if settings.cluster.address else "RAY_ADDRESS"
-        if holds_password(address):
-            yield from password_problems(path, address, access.NO_PASSWORD)
-        elif not access.is_address(address):
-            what = f"{shown(address)} is neither HOST:PORT of a Ray head node nor http://HOST:8265"
-            yield Problem(path, what, "mend it, or leave it empty for a managed cluster")
-    if settings.tracking.enabled and uri:
-        path = "tracking.uri" if settings.tracking.uri else TRACKING_VARIABLE
-        if holds_password(uri):
-            yield from password_problems(path, uri, TRACKING_ACCOUNT)
-        elif not is_address(uri):
-            what = f"{shown(uri)} is not the address of an MLflow server"
-            yield Problem(path, what, "give http://HOST:PORT, or leave it empty for a managed one")
 
 
 # --- adapters ---------------------------------------------------------------------------------

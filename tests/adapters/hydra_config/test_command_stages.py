@@ -13,7 +13,7 @@ from orchestrator.core.errors import ConfigError
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.command_stages import JOB, KEYS, LAYOUTS
 from orchestrator.core.spec.stages import Pipeline, Stage
-from orchestrator.wiring.adapters import Built
+from orchestrator.wiring import ConfigSource
 
 PIPELINE = """
 name: own
@@ -57,8 +57,8 @@ def test_its_keys_are_overridden_as_any_other(tmp_path: Path) -> None:
 def test_a_layout_is_spelled_out_also_where_it_was_built_in_python(tmp_path: Path) -> None:
     params = {"command": "train {checkpoints}", "checkpoints": {"layout": "verl", "reshard": True}}
     stage = Stage(name="train", role="train", job=JOB, params=params)
-    built = Built(pipeline=Pipeline(name="own", stages=(stage,)))
-    parsed = wiring.settings([], built=built).pipeline.by_name["train"]
+    built = ConfigSource(pipeline=Pipeline(name="own", stages=(stage,)))
+    parsed = built.settings().pipeline.by_name["train"]
     assert parsed.params["checkpoints"] == {**LAYOUTS["verl"], "reshard": True}
 
 
