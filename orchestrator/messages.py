@@ -31,6 +31,8 @@ class TrackedAt:
 class AttemptRequest:
     """All that a pool needs to know to execute one attempt of a job.
 
+    The controller makes it, of its run and a stage; the cluster that places the attempt reads it,
+    and so does each of its workers.
     `job` is a dotted function name under one of `packages`. What is `shipped` is put on the import
     path; the folders of `code` are where nothing is. `storage` is the base URI of the artifact
     store. `epoch` and `attempt`

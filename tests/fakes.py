@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.controller_ports import ControllerPorts
 from orchestrator.core.artifact import ArtifactRef, Hashed, Manifest
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.runs.states import (
@@ -196,7 +196,7 @@ class FakeArtifacts:
 
 
 class InMemory:
-    """All that a controller works with, faked: `dependencies`, and its parts by their names."""
+    """All that a controller works with, faked: `ports`, and its parts by their names."""
 
     def __init__(self, script: Script, at: float = 0.0) -> None:
         self.clock, self.store = FakeClock(at), MemoryStore()
@@ -204,4 +204,4 @@ class InMemory:
         self.artifacts, self.gates, self.tracker = FakeArtifacts(), FakeGates(), FakeTracker()
         self.cluster = FakeCluster(self.clock, self.store, script)
         parts = {n: getattr(self, n) for n in ("store", "artifacts", "tracker", "clock", "gates")}
-        self.dependencies = Dependencies(cluster=self.cluster, serving=self.cluster, **parts)
+        self.ports = ControllerPorts(cluster=self.cluster, serving=self.cluster, **parts)

@@ -18,7 +18,7 @@ from typing import TypeVar
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.controller.attempt_requests import AttemptDefaults
-from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.controller_ports import ControllerPorts
 from orchestrator.controller.loop import Controller
 from orchestrator.core.errors import HeldError, StaleControllerError, StoreError
 from orchestrator.core.runs.run import RunHeader
@@ -76,7 +76,7 @@ def drive(store: SqlDatabase, header: RunHeader, cluster: Cluster) -> bool:
     """Drive a run to its end, unless somebody else does; return whether it is over."""
     if claim(store, header, by_force=False).done:
         return True
-    deps = Dependencies(
+    deps = ControllerPorts(
         cluster=cluster,
         serving=cluster,
         store=store,

@@ -26,6 +26,7 @@ from orchestrator.messages import AttemptRequest, Succeeded, TrackedAt
 class AttemptDefaults:
     """What every attempt of the run is given, beside its stage.
 
+    `service.driving` makes them of the settings, `attempt_request` and `deployment` hand them on.
     `reuse_key` returns the key under which the result of a stage may be reused, or `None`. `kept`
     has results that stand whatever their key: those of the run that a switch starts from, with
     its id. `earlier` is the run whose checkpoints this one goes on from, if there is one.

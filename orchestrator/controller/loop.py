@@ -23,7 +23,7 @@ from orchestrator.controller.attempt_requests import (
     lacking_secrets,
 )
 from orchestrator.controller.better_places import PlaceWatcher
-from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.controller_ports import ControllerPorts
 from orchestrator.controller.effects import Effects
 from orchestrator.controller.lease_keeper import LeaseKeeper
 from orchestrator.controller.message_handling import LastSteps, event_of
@@ -80,35 +80,35 @@ class Controller:
     def __init__(
         self,
         header: RunHeader,
-        deps: Dependencies,
+        ports: ControllerPorts,
         defaults: AttemptDefaults,
         observer: Observer = ignore,
     ) -> None:
         """Read what is there of the run; `drive` takes it over."""
-        self._deps = deps
+        self._ports = ports
         self._defaults = defaults
         self._observer = observer
         self._cancel_reason: str | None = None
         self._next_cancel_check = 0.0
-        places = PlaceWatcher(deps.clock, deps.cluster.pools, defaults.waits.grow)
-        self._watcher = OutlookWatcher(deps.store, deps.gates, deps.clock, places)
+        places = PlaceWatcher(ports.clock, ports.cluster.pools, defaults.waits.grow)
+        self._watcher = OutlookWatcher(ports.store, ports.gates, ports.clock, places)
         self._outlook = QUIET
         self._steps = LastSteps()
         self._mute: dict[str, float] = {}
         self._standing_by: set[tuple[str, str]] = set()
         self._header = header
-        self._recorder = EventRecorder(deps.store, header.run, deps.clock, deps.patience)
-        self._points = PointsBuffer(deps.store, header.run, deps.clock, deps.best_effort)
-        self._results = ReusableResults(deps, defaults, self._recorder)
-        self._effects = Effects(deps.clock, deps.best_effort, defaults.waits.retry)
+        self._recorder = EventRecorder(ports.store, header.run, ports.clock, ports.patience)
+        self._points = PointsBuffer(ports.store, header.run, ports.clock, ports.best_effort)
+        self._results = ReusableResults(ports, defaults, self._recorder)
+        self._effects = Effects(ports.clock, ports.best_effort, defaults.waits.retry)
         self._last = header.created
         self._noted: tuple[Untold, ...] = ()
         self._next_note = 0.0
-        self.lease = LeaseKeeper(deps.store, deps.clock, deps.holder, deps.best_effort)
+        self.lease = LeaseKeeper(ports.store, ports.clock, ports.holder, ports.best_effort)
         self.run = self._stored()
-        now = self._recorder.patiently(deps.store.now)
-        self._clock = MonotonicClock(deps.clock, max(now, self._last))
-        self._occupation = Occupation(deps.store, header.run, self._clock)
+        now = self._recorder.patiently(ports.store.now)
+        self._clock = MonotonicClock(ports.clock, max(now, self._last))
+        self._occupation = Occupation(ports.store, header.run, self._clock)
 
     def cancel(self, reason: str) -> None:
         """Ask for the run to end; safe to call from a signal handler."""
@@ -139,13 +139,13 @@ class Controller:
 
     def _take_over(self) -> None:
         """Begin an epoch, with a lease on it; what the last controller commits first is read."""
-        last, name, deps = self.run.epoch, self.run.header.run, self._deps
-        lease = self._recorder.patiently(lambda: deps.store.lease(name))
+        last, name, ports = self.run.epoch, self.run.header.run, self._ports
+        lease = self._recorder.patiently(lambda: ports.store.lease(name))
         seen = abs(lease.at) if lease else None
         while not self.run.done:
             try:
-                mine = Lease(run=name, epoch=last + 1, at=self._clock.now(), holder=deps.holder)
-                self._commit(RunStarted(last + 1, seen, deps.by), mine)
+                mine = Lease(run=name, epoch=last + 1, at=self._clock.now(), holder=ports.holder)
+                self._commit(RunStarted(last + 1, seen, ports.by), mine)
             except StaleControllerError:
                 self.run = self._stored()
                 if self.run.epoch != last:
@@ -159,14 +159,14 @@ class Controller:
             if self._turn():
                 wait = SHORTEST_WAIT
             else:
-                self._deps.clock.sleep(wait)
+                self._ports.clock.sleep(wait)
                 wait = min(wait * 1.5, LONGEST_WAIT)
 
     def _turn(self) -> bool:
         """Poll, then decide and execute; return whether anything moved."""
         before = self.run.seq
         self.lease.turn(self.run)
-        self._deps.leave()
+        self._ports.leave()
         self._effects.again()
         self._notice_cancel()
         for attempt in self.run.active:
@@ -191,15 +191,15 @@ class Controller:
 
     def _note_untold(self, *, last: bool = False) -> None:
         """Note what could not be told, for those who ask the store; this may fail in silence."""
-        now, untold = self._deps.clock.monotonic(), self._deps.best_effort.untold
+        now, untold = self._ports.clock.monotonic(), self._ports.best_effort.untold
         if untold != self._noted and (last or now >= self._next_note):
             self._next_note = now + SECONDS_BETWEEN_NOTES
-            note = partial(self._deps.store.note_untold, self._header.run, untold)
+            note = partial(self._ports.store.note_untold, self._header.run, untold)
             if outcome(note).error is None:
                 self._noted = untold
 
     def _tell(self, what: str, call: Callable[[], object]) -> bool:
-        return self._deps.best_effort.tell(what, call)
+        return self._ports.best_effort.tell(what, call)
 
     # --- record --------------------------------------------------------------------------------
 
@@ -211,12 +211,12 @@ class Controller:
         self._notify()
 
     def _notify(self) -> None:
-        self._tell("notices were not taken", self._deps.tracker.notify)
+        self._tell("notices were not taken", self._ports.tracker.notify)
 
     def _notice_cancel(self) -> None:
         if self.run.state is not RunState.RUNNING:
             return
-        now = self._deps.clock.monotonic()
+        now = self._ports.clock.monotonic()
         if self._cancel_reason is None and now >= self._next_cancel_check:
             self._next_cancel_check = now + SECONDS_BETWEEN_CANCEL_CHECKS
             self._tell("questions for requests to cancel were not answered", self._ask_for_cancel)
@@ -224,7 +224,7 @@ class Controller:
             self._commit(CancelRequested(self._cancel_reason))
 
     def _ask_for_cancel(self) -> None:
-        if self._deps.store.cancel_requested(self.run.header.run):
+        if self._ports.store.cancel_requested(self.run.header.run):
             self._cancel_reason = "cancelled by request"
 
     # --- poll ----------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ class Controller:
             try:
                 self._commit(event)
             except TransitionError as misfit:
-                self._deps.best_effort.failed("messages did not fit their attempts", misfit)
+                self._ports.best_effort.failed("messages did not fit their attempts", misfit)
                 return
             except UnstorableError as refused:
                 error = refused
@@ -268,14 +268,14 @@ class Controller:
         elif event is not None and isinstance(message, Succeeded):
             self._results.keep(self.run, attempt.stage, message)
         elif isinstance(event, AttemptFailed):
-            note = partial(quarantine_node, self._deps.store, self.run, event, self._defaults)
+            note = partial(quarantine_node, self._ports.store, self.run, event, self._defaults)
             self._tell("broken nodes were not put in quarantine", note)
 
     def _mute_port(self, attempt: Attempt, error: Exception) -> None:
         """Ask again at the next turn, until the attempt must be taken for lost."""
-        now = self._deps.clock.monotonic()
+        now = self._ports.clock.monotonic()
         since = self._mute.setdefault(self._key(attempt.stage, attempt.number), now)
-        self._deps.best_effort.failed("questions to attempts were not answered", error)
+        self._ports.best_effort.failed("questions to attempts were not answered", error)
         if now - since > self._defaults.waits.unanswered:
             evidence = f"can't be asked any more: {type(error).__name__}: {reason(error)}"
             self._give_up(attempt, FailureKind.UNKNOWN, evidence)
@@ -306,7 +306,7 @@ class Controller:
 
     def _ask_to_leave(self, command: Leave) -> None:
         name = leaving(self.run.header.run, command.stage, command.number)
-        self._effects.do(name, lambda: self._deps.artifacts.mark(name, command.reason))
+        self._effects.do(name, lambda: self._ports.artifacts.mark(name, command.reason))
 
     # --- standby -------------------------------------------------------------------------------
 
@@ -321,11 +321,11 @@ class Controller:
         for stage, pool in list(self._standing_by):
             if self.run.stages[stage].done:
                 self._standing_by.discard((stage, pool))
-                release = partial(self._deps.cluster.release, self.run.header.run, stage)
+                release = partial(self._ports.cluster.release, self.run.header.run, stage)
                 self._effects.do(f"release {stage} {pool}", release)
 
     def _prepare(self, command: Start) -> None:
-        self._deps.cluster.prepare(self._request(command))
+        self._ports.cluster.prepare(self._request(command))
 
     def _request(self, command: Start) -> AttemptRequest:
         inputs = self._inputs(command)
@@ -353,11 +353,11 @@ class Controller:
             evidence = f"secrets without a value on the controller's host: {secrets}"
             self._refuse(command, FailureKind.SET_UP, evidence)
         elif stage.endpoint is None:
-            self._ask(command, partial(self._deps.cluster.start, self._request(command)))
+            self._ask(command, partial(self._ports.cluster.start, self._request(command)))
         else:
             model = inputs[stage.endpoint.model]
             wanted = deployment(self.run, self._defaults, command, model)
-            self._ask(command, partial(self._deps.serving.start, wanted))
+            self._ask(command, partial(self._ports.serving.start, wanted))
 
     def _ask(self, command: Start, start: Callable[[], object]) -> None:
         """Ask the pool for the attempt, until it is asked for or must be given up."""
@@ -384,7 +384,7 @@ class Controller:
 
     def _port(self, name: str) -> Cluster | Serving:
         stage = self.run.stages[name].planned.stage
-        return self._deps.cluster if stage.endpoint is None else self._deps.serving
+        return self._ports.cluster if stage.endpoint is None else self._ports.serving
 
     def _key(self, stage: str, number: int) -> str:
         return f"{self.run.header.run}/{stage}/{number}"
@@ -395,5 +395,5 @@ class Controller:
             key, port = self._key(attempt.stage, attempt.number), self._port(attempt.stage)
             self._tell("attempts were not ended", partial(port.cancel, key))
         for stage, _ in self._standing_by:
-            release = partial(self._deps.cluster.release, self.run.header.run, stage)
+            release = partial(self._ports.cluster.release, self.run.header.run, stage)
             self._tell("gangs that stood by were not sent away", release)

@@ -7,7 +7,7 @@ none, and that is counted.
 from __future__ import annotations
 
 from orchestrator.controller.attempt_requests import AttemptDefaults
-from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.controller_ports import ControllerPorts
 from orchestrator.controller.recording import EventRecorder
 from orchestrator.controller.reuse import credit, entering, standing_for
 from orchestrator.core.artifact import ArtifactRef
@@ -25,10 +25,10 @@ class ReusableResults:
     """What may stand for a stage, and for which later ones its result may stand."""
 
     def __init__(
-        self, deps: Dependencies, defaults: AttemptDefaults, recorder: EventRecorder
+        self, ports: ControllerPorts, defaults: AttemptDefaults, recorder: EventRecorder
     ) -> None:
         """Look at nothing yet."""
-        self._deps, self._defaults, self._recorder = deps, defaults, recorder
+        self._ports, self._defaults, self._recorder = ports, defaults, recorder
 
     def recall(self, run: Run, command: Start) -> StageReused | None:
         """Return the earlier result that stands for the stage that `command` starts, if any."""
@@ -36,7 +36,7 @@ class ReusableResults:
             lambda: self._recorder.patiently(lambda: self._find(run, command), SECONDS_TO_TRY)
         )
         if recalled.error is not None:
-            self._deps.best_effort.failed("earlier results were not looked up", recalled.error)
+            self._ports.best_effort.failed("earlier results were not looked up", recalled.error)
         return recalled.value
 
     def keep(self, run: Run, name: str, result: Succeeded) -> None:
@@ -46,9 +46,9 @@ class ReusableResults:
             key = self._defaults.reuse_key(run, run.stages[name])
             if key:
                 kept = credit(result, run.stages[name])
-                self._deps.store.remember(key, kept, run.header.run)
+                self._ports.store.remember(key, kept, run.header.run)
 
-        self._deps.best_effort.tell(
+        self._ports.best_effort.tell(
             "results were not kept for reuse",
             lambda: self._recorder.patiently(keep, SECONDS_TO_TRY),
         )
@@ -59,7 +59,7 @@ class ReusableResults:
         kept = self._defaults.kept.get(command.stage)
         if kept is None:
             key = self._defaults.reuse_key(run, entering(run, command))
-            kept = self._deps.store.recall(key) if key else None
+            kept = self._ports.store.recall(key) if key else None
             if kept is None:
                 return None
         result, made_by = kept
@@ -69,6 +69,6 @@ class ReusableResults:
 
     def _stands(self, ref: ArtifactRef) -> bool:
         try:
-            return self._deps.artifacts.stands(ref)
+            return self._ports.artifacts.stands(ref)
         except StorageError:
             return True  # nothing is known to be damaged, and whoever reads it verifies it

@@ -272,6 +272,8 @@ class CommonSettings:
 class Settings(CommonSettings):
     """A whole config. `resolved` is what Hydra composed, interpolations filled in.
 
+    `adapters/hydra_config/parse.py` makes it, again from `resolved` when a run is gone on with;
+    plans, wiring and what drives a run read it. A worker has what it needs of it by its request.
     `renamed` says in lines which of its settings and jobs have another name than it gives them.
     """
 

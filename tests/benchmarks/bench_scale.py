@@ -27,7 +27,7 @@ from orchestrator import wiring
 from orchestrator.adapters.database import SqlDatabase, schema
 from orchestrator.controller.attempt_requests import AttemptDefaults
 from orchestrator.controller.backfill import held_up_by
-from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.controller_ports import ControllerPorts
 from orchestrator.controller.loop import Controller
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.runs.run import RunHeader
@@ -119,7 +119,7 @@ class Living:
 
     def controller(self, run: RunHeader) -> Controller:
         """Return the controller of a run; it counts its turns."""
-        deps = Dependencies(
+        deps = ControllerPorts(
             cluster=self.cluster,
             serving=self.cluster,
             store=self.store,

@@ -82,7 +82,7 @@ def test_the_last_of_a_run_is_written_for_as_long_as_the_config_says(tmp_path: P
     first = header(plan(stage("t")))
     settings = replace(wiring.settings(["pipeline=noop"]), tracking=TrackingSettings(finish=7.0))
     request = DriveRequest(settings=settings, header=first, home=tmp_path)
-    deps = replace(Bench().dependencies, tracker=Slow())
+    deps = replace(Bench().ports, tracker=Slow())
     driving._part(begin(first), deps, request)
     assert waited == [7.0]
 

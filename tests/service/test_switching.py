@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator import wiring
 from orchestrator.controller.attempt_requests import AttemptDefaults
-from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.controller_ports import ControllerPorts
 from orchestrator.controller.loop import Controller
 from orchestrator.core.endpoints.life import Deployment, EndpointLife, Revision, RevisionUpdated
 from orchestrator.core.runs.run import Run
@@ -266,8 +266,8 @@ def test_where_nothing_was_updated_the_run_tells_what_is_served() -> None:
     assert weights_of(None) is None
 
 
-def _deps(cluster: FakeCluster, store: MemoryStore, clock: FakeClock) -> Dependencies:
-    return Dependencies(
+def _deps(cluster: FakeCluster, store: MemoryStore, clock: FakeClock) -> ControllerPorts:
+    return ControllerPorts(
         cluster=cluster,
         serving=cluster,
         store=store,

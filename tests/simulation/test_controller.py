@@ -71,7 +71,7 @@ class Bench(InMemory):
         self.store.create(self.header, 0.0)
 
     def controller(self) -> Controller:
-        return Controller(self.header, self.dependencies, BENCH)
+        return Controller(self.header, self.ports, BENCH)
 
     def drive(self) -> Run:
         return self.controller().drive()
@@ -311,7 +311,7 @@ def overtaken(bench: Bench, *others: Event) -> Run:
 
     store = WatchedStore.of(bench.store)
     store.before = commit
-    return Controller(bench.header, replace(bench.dependencies, store=store), BENCH).drive()
+    return Controller(bench.header, replace(bench.ports, store=store), BENCH).drive()
 
 
 def test_a_busy_controller_can_be_taken_over() -> None:

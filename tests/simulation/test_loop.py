@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 
 from orchestrator.controller.attempt_requests import AttemptDefaults
-from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.controller_ports import ControllerPorts
 from orchestrator.controller.loop import Controller
 from orchestrator.core.errors import StaleControllerError
 from orchestrator.core.failures.kinds import Action, FailureKind
@@ -113,7 +113,7 @@ class Simulation:
         self.cluster = FakeCluster(self.clock, self.store, self.script)
         self.serving = FakeCluster(self.clock, self.store, self.script)
         self.header = header(some_plan(self.dice))
-        self.dependencies = Dependencies(
+        self.ports = ControllerPorts(
             cluster=self.cluster,
             serving=self.serving,
             store=self.store,
@@ -170,7 +170,7 @@ class Simulation:
         self.clock.at(4.0, lambda: self.gates.opened.update(dict.fromkeys("stuvw", "approved")))
 
     def drive(self) -> None:
-        controller = Controller(self.header, self.dependencies, self.defaults)
+        controller = Controller(self.header, self.ports, self.defaults)
         try:
             run = controller.drive()
         except StaleControllerError:
@@ -198,7 +198,7 @@ class Simulation:
 
     def check(self, run: Run) -> None:
         assert run.done, "the run has no end"
-        assert run == Controller(self.header, self.dependencies, self.defaults).run
+        assert run == Controller(self.header, self.ports, self.defaults).run
         assert not self.cluster.active, "the cluster still holds an attempt"
         assert not self.serving.active, "serving still holds an attempt"
         for one in run.stages.values():

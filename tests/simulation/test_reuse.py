@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.controller.attempt_requests import AttemptDefaults
-from orchestrator.controller.dependencies import Dependencies
+from orchestrator.controller.controller_ports import ControllerPorts
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.reuse import reuse_key_with
 from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef
@@ -62,7 +62,7 @@ class Lab:
         head = header(plan(one, pools=pools, b=b), name)
         self.store.create(head, 0.0)
         cluster = FakeCluster(self.clock, self.store, self.script)
-        deps = Dependencies(
+        deps = ControllerPorts(
             cluster=cluster,
             serving=cluster,
             store=self.store,

@@ -123,7 +123,7 @@ class Bench(InMemory):
         self.heard.append(message)
 
     def drive(self, **ports: Any) -> Run:
-        deps = replace(self.dependencies, **ports)
+        deps = replace(self.ports, **ports)
         defaults = AttemptDefaults(
             packages=("jobs",),
             code=(),
@@ -139,7 +139,7 @@ class Bench(InMemory):
 
     @property
     def untold(self) -> list[str]:
-        return [str(one) for one in self.dependencies.best_effort.untold]
+        return [str(one) for one in self.ports.best_effort.untold]
 
 
 def undisturbed() -> Bench:

@@ -96,7 +96,7 @@ class Mortal(Simulation):
         )
         self.drivers += [jobs, endpoints]
         controller = Controller(
-            self.header, replace(self.dependencies, cluster=jobs, serving=endpoints), self.defaults
+            self.header, replace(self.ports, cluster=jobs, serving=endpoints), self.defaults
         )
         for driver in (jobs, endpoints):
             driver.recorded = False  # what a session closes was not always told to end
@@ -116,7 +116,7 @@ class Mortal(Simulation):
         return run
 
     def check(self, run: Run) -> None:
-        assert run == Controller(self.header, self.dependencies, self.defaults).run
+        assert run == Controller(self.header, self.ports, self.defaults).run
         for one in run.stages.values():
             check_stage(one, calm=self.calm)
         asked = Counter(key for driver in self.drivers for key in driver.asked)
@@ -174,7 +174,7 @@ def test_a_controller_that_has_just_begun_is_there_for_all_other_hosts(old: Leas
         reaper.reap()
 
     store.after = look
-    run = Controller(bench.header, replace(bench.dependencies, store=store), BENCH).drive()
+    run = Controller(bench.header, replace(bench.ports, store=store), BENCH).drive()
     assert (run.state, run.epoch) == (RunState.SUCCEEDED, 2)
     assert set(states) <= {LeaseState.ALIVE, None}
     assert buried == []
@@ -191,5 +191,5 @@ def test_the_loser_of_a_race_leaves_the_lease_of_the_winner_as_it_is() -> None:
     store = WatchedStore.of(bench.store)
     store.before = overtake
     with pytest.raises(StaleControllerError):
-        Controller(bench.header, replace(bench.dependencies, store=store), BENCH).drive()
+        Controller(bench.header, replace(bench.ports, store=store), BENCH).drive()
     assert store.lease("run") == winner

@@ -21,7 +21,7 @@ from orchestrator.core.spec.stages import Json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunHeader:
-    """What is known when a run is created.
+    """What is known when a run is created: made by who launches it, read from the database by all.
 
     `config` is the resolved config, `flags` and `overrides` what the user typed to choose it,
     `tags` go to the tracker. `created` is seconds since the epoch. `continues` names an earlier

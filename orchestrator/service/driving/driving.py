@@ -11,7 +11,7 @@ from typing import Protocol, Self
 
 from orchestrator import wiring
 from orchestrator.controller.attempt_requests import AttemptDefaults
-from orchestrator.controller.dependencies import Dependencies, RunStore
+from orchestrator.controller.controller_ports import ControllerPorts, RunStore
 from orchestrator.controller.loop import Controller, Observer
 from orchestrator.controller.monotonic import MonotonicClock
 from orchestrator.controller.outlook import drained_nodes, unused_in
@@ -113,12 +113,12 @@ def _drive(request: DriveRequest, view: View, executors: _Executors, *, new: boo
         best_effort = BestEffort()
         closing.callback(lambda: _show_untold(view, best_effort))
         shown = _ViewedTracker(view, len(store.events(header.run)), best_effort)
-        deps = _dependencies(request, executors, store, shown, best_effort)
-        clock = MonotonicClock(deps.clock, store.now())
-        output = OutputRecorder(store, deps.artifacts, header.run, clock, best_effort)
+        ports = _controller_ports(request, executors, store, shown, best_effort)
+        clock = MonotonicClock(ports.clock, store.now())
+        output = OutputRecorder(store, ports.artifacts, header.run, clock, best_effort)
         observer = _both(best_effort, output.observe, view.observe)
-        controller = Controller(header, deps, _attempt_defaults(request, store), observer)
-        closing.enter_context(_parting(controller, deps, request))
+        controller = Controller(header, ports, _attempt_defaults(request, store), observer)
+        closing.enter_context(_parting(controller, ports, request))
         closing.enter_context(output)  # the tracker shows its last lines too
         closing.enter_context(controller.lease)
         shown.follow(controller)
@@ -144,13 +144,13 @@ def _record(
         _prove_storage(request, executors, store, settings.cluster.address)
 
 
-def _dependencies(
+def _controller_ports(
     request: DriveRequest,
     executors: _Executors,
     store: _DrivenRuns,
     shown: _ViewedTracker,
     best_effort: BestEffort,
-) -> Dependencies:
+) -> ControllerPorts:
     """Return what the controller works with; what it tells the tracker is `shown` too."""
     settings, home = request.settings, request.home
     artifacts = wiring.artifact_store(wiring.storage_uri(settings, home))
@@ -158,7 +158,7 @@ def _dependencies(
     shown.tracker = wiring.tracker(
         settings, store, executors.tracking, home, written, shown.last_event
     )
-    return Dependencies(
+    return ControllerPorts(
         cluster=executors.cluster,
         serving=executors.serving,
         store=store,
@@ -205,14 +205,16 @@ def _stored(store: EventLog, run: str) -> Run:
 
 
 @contextmanager
-def _parting(controller: Controller, deps: Dependencies, request: DriveRequest) -> Iterator[None]:
+def _parting(
+    controller: Controller, ports: ControllerPorts, request: DriveRequest
+) -> Iterator[None]:
     """Leave the run as it stands in the tracker too, and its lease to nobody."""
     name = controller.run.header.run
     try:
         yield
     except StaleControllerError as error:
-        deps.tracker.close(0.0)  # what is to be written is the other's now
-        lease = outcome(partial(deps.store.lease, name)).value
+        ports.tracker.close(0.0)  # what is to be written is the other's now
+        lease = outcome(partial(ports.store.lease, name)).value
         by = f" (epoch {lease.epoch})" if lease else ""
         message = f"another controller has taken run {name} over{by}; this one stops"
         raise StaleControllerError(message) from error
@@ -221,29 +223,29 @@ def _parting(controller: Controller, deps: Dependencies, request: DriveRequest) 
         raise
     finally:
         if not isinstance(sys.exception(), StaleControllerError):
-            part = partial(_part, controller.run, deps, request)
-            deps.best_effort.tell("last words were not written", part)
+            part = partial(_part, controller.run, ports, request)
+            ports.best_effort.tell("last words were not written", part)
 
 
-def _part(run: Run, deps: Dependencies, request: DriveRequest) -> None:
+def _part(run: Run, ports: ControllerPorts, request: DriveRequest) -> None:
     """Write the last of the run; a lease that stays has the reaper do what could not be done.
 
     No reaper has the run go on then: it was left in order.
     """
-    outcome(partial(_leave, run, deps), but=())
-    if not deps.tracker.close(request.settings.tracking.finish):
+    outcome(partial(_leave, run, ports), but=())
+    if not ports.tracker.close(request.settings.tracking.finish):
         return
     if not run.done:
         reason = "its controller has stopped before the end"
         if not wiring.bury(request.home, run, reason):
             return
-    deps.store.drop_lease(run.header.run, run.epoch)
+    ports.store.drop_lease(run.header.run, run.epoch)
 
 
-def _leave(run: Run, deps: Dependencies) -> None:
-    at = -deps.store.now()
-    lease = Lease(run=run.header.run, epoch=run.epoch, at=at, holder=deps.holder)
-    deps.store.renew_lease(lease)
+def _leave(run: Run, ports: ControllerPorts) -> None:
+    at = -ports.store.now()
+    lease = Lease(run=run.header.run, epoch=run.epoch, at=at, holder=ports.holder)
+    ports.store.renew_lease(lease)
 
 
 def serves(run: Run) -> bool:

@@ -26,6 +26,7 @@ HOME = "orchestrator.home"  # the tag with the identity of the home
 class DriveRequest:
     """A run that shall be driven: its config, its header, its home; `reuse` of earlier results.
 
+    Use cases that start a run, or have it go on, make it; `drive` and what that calls read it.
     `by_force` takes it over from a controller that lives, too. `kept` has results that stand as
     they are, with the run that made them. `by` is the reaper that has it go on, if one does.
     """

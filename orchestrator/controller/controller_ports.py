@@ -1,4 +1,4 @@
-"""What a controller acts through."""
+"""The ports that a controller acts through."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ class RunStore(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dependencies:
+class ControllerPorts:
     """The ports that a controller acts through; `holder` names its process in its lease.
 
+    `service.driving` makes them for a run, its `Controller` acts through them alone.
     `patience` is for how many seconds a commit is tried again while the database is away. `leave`
     is called at each turn, and raises `ClusterError` when the cluster is about to be stopped. `by`
     is the reaper that had the run go on, if one did.
