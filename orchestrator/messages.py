@@ -270,7 +270,7 @@ class Lease:
     holder: str = ""
 
     @property
-    def left(self) -> bool:
+    def left_in_order(self) -> bool:
         """Whether the controller has left its run in order."""
         return self.at < 0.0
 

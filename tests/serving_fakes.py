@@ -180,7 +180,7 @@ class MemoryEndpoints:
     def note_asked(self, endpoint: str) -> None:
         self.last[endpoint] = self.now()
 
-    def asked(self) -> Mapping[str, float]:
+    def idle_seconds(self) -> Mapping[str, float]:
         return {endpoint: self.now() - at for endpoint, at in self.last.items()}
 
 

@@ -25,7 +25,7 @@ from orchestrator.messages import (
     Succeeded,
 )
 from orchestrator.node import rendezvous_port as keeping
-from orchestrator.worker.termination import asked
+from orchestrator.worker.termination import asked_to_end
 from tests.build import REF
 
 Batches = Iterator[Sequence[Message]]
@@ -92,7 +92,7 @@ def count_aloud(request: AttemptRequest, rank: int, rendezvous: str | None) -> B
             with said.open("ab", buffering=0) as file:
                 file.write(b".")
             yield (LogLine(rank, str(number)),)
-            if asked():
+            if asked_to_end():
                 return
     finally:
         said.with_suffix(".left").touch()

@@ -93,7 +93,7 @@ class Reaper:
         events = self._store.events(lease.run)
         run = fold(header, ((item.at, item.event) for item in events))
         reason = "its controller has stopped before the end"
-        if not lease.left:
+        if not lease.left_in_order:
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lease.at))
             reason = f"the controller was last seen at {since}"
             declined = None if run.done else self._take_over(run, events)

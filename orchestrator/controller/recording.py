@@ -107,16 +107,16 @@ class PointsBuffer:
         """Hold nothing."""
         self._store, self._run, self._clock = store, run, clock
         self._best_effort, self._most = best_effort, most
-        self._held: deque[tuple[str, int, Points]] = deque()
+        self._unstored: deque[tuple[str, int, Points]] = deque()
         self._pause, self._next = SHORTEST_PAUSE, 0.0
         self._error: Exception = RuntimeError("the run ended")
 
     def add(self, stage: str, attempt: int, points: Sequence[Points]) -> None:
         """Take points in."""
-        self._held.extend((stage, attempt, point) for point in points)
-        over = max(0, len(self._held) - self._most)
+        self._unstored.extend((stage, attempt, point) for point in points)
+        over = max(0, len(self._unstored) - self._most)
         for _ in range(over):
-            self._held.popleft()
+            self._unstored.popleft()
         if over:
             self._best_effort.failed(self.UNTOLD, self._error, over)
 
@@ -125,19 +125,19 @@ class PointsBuffer:
 
         The `last` time what can't be stored is counted.
         """
-        before = len(self._held)
+        before = len(self._unstored)
         if before and (last or self._clock.monotonic() >= self._next):
-            while self._held and self._store_some():
+            while self._unstored and self._store_some():
                 pass
-        stored = len(self._held) < before
-        if last and self._held:
-            self._best_effort.failed(self.UNTOLD, self._error, len(self._held))
+        stored = len(self._unstored) < before
+        if last and self._unstored:
+            self._best_effort.failed(self.UNTOLD, self._error, len(self._unstored))
         return stored
 
     def _store_some(self) -> bool:
         """Store the first of what is held; return whether there is no need to hold it longer."""
-        stage, attempt, _ = self._held[0]
-        first = takewhile(lambda held: held[:2] == (stage, attempt), self._held)
+        stage, attempt, _ = self._unstored[0]
+        first = takewhile(lambda held: held[:2] == (stage, attempt), self._unstored)
         some = [points for _, _, points in islice(first, POINTS_AT_ONCE)]
         done = outcome(lambda: self._store.add_points(self._run, stage, attempt, some))
         if isinstance(done.error, UnstorableError):
@@ -149,5 +149,5 @@ class PointsBuffer:
             return False
         self._pause, self._next = SHORTEST_PAUSE, 0.0
         for _ in some:
-            self._held.popleft()
+            self._unstored.popleft()
         return True

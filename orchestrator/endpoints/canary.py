@@ -68,7 +68,7 @@ class Canary:
         self._step: Mapping[str, TrafficFigures] = {}
         self._probed: dict[int, TrafficFigures] = {}
         self._probes: tuple[Probe, ...] = ()
-        self._asked = 0
+        self._probes_sent = 0
         self._last = RevisionEvidence(), RevisionEvidence()
 
     @property
@@ -115,13 +115,13 @@ class Canary:
         enough = asked >= LEAST_PROBES and step + asked >= rules.requests
         if not self._probes or (enough and not judge(rules, *self._last).doubtful):
             return
-        probe = self._probes[self._asked % len(self._probes)]
-        self._asked += 1
+        probe = self._probes[self._probes_sent % len(self._probes)]
+        self._probes_sent += 1
         old = self._old.deployment if self._old else None
         for revision in (self._new, old):
             urls = self._urls(revision) if revision else ()
             if revision is not None and urls:
-                url = urls[self._asked % len(urls)]
+                url = urls[self._probes_sent % len(urls)]
                 answer = self._traffic.ask(url, revision.token, probe)
                 before = self._probed.get(revision.revision, NOTHING)
                 self._probed[revision.revision] = before.plus(_counted(answer))

@@ -44,7 +44,7 @@ class RolloutProgress:
     deployment: Deployment
     began: float
     added: bool = False
-    asked: bool = False
+    begun: bool = False
     deployed: bool = False
     ready: float | None = None
     old: Mapping[int, int] = field(default_factory=dict)

@@ -253,7 +253,7 @@ class Reconciler:
     # --- idle endpoints ------------------------------------------------------------------------
 
     def _idle(self, lives: Mapping[str, EndpointLife]) -> dict[str, EndpointLife]:
-        asked = self._store.asked()
+        asked = self._store.idle_seconds()
         return {
             name: life
             for name, life in lives.items()

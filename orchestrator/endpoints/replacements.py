@@ -32,7 +32,7 @@ class Replacements:
 
     def __init__(self, replicas: Replicas, clock: Clock, tell: Callable[[str], None]) -> None:
         self._replicas, self._clock, self._tell = replicas, clock, tell
-        self._asked: dict[str, Deployment] = {}
+        self._replacing: dict[str, Deployment] = {}
         self._since: dict[tuple[str, Replacement], float] = {}
         self._tries: dict[str, _Retries] = {}
 
@@ -48,18 +48,18 @@ class Replacements:
                 self._since.pop((name, stage), None)
         if status.replacement is not None:
             self._go_on(deployment, status.replacement)
-        elif name in self._asked and not status.misplaced:
-            del self._asked[name]
+        elif name in self._replacing and not status.misplaced:
+            del self._replacing[name]
             self._replicas.cancel(deployment.key)
             self._tell(f"{deployment.name} stays where it is: its nodes may be used again")
-        elif name not in self._asked and status.misplaced:
+        elif name not in self._replacing and status.misplaced:
             self._ask(deployment, status)
 
     def follow(self, wanted: Container[str]) -> None:
         """Hear of what is being started; of revisions that are not `wanted` any more it goes."""
-        for name, deployment in list(self._asked.items()):
+        for name, deployment in list(self._replacing.items()):
             if name not in wanted:
-                del self._asked[name]
+                del self._replacing[name]
                 self._replicas.cancel(deployment.key)
                 continue
             for message in self._replicas.poll(deployment.key):
@@ -68,10 +68,10 @@ class Replacements:
                         f"replicas of {deployment.name} are not replaced yet: {message.reason}"
                     )
                 elif isinstance(message, Succeeded):
-                    self._asked.pop(name, None)
+                    self._replacing.pop(name, None)
                     self._tries.pop(name, None)
                 elif isinstance(message, Failed):
-                    self._asked.pop(name, None)
+                    self._replacing.pop(name, None)
                     why = f"could not be replaced: {message.failure.evidence}"
                     self._tell(f"replicas of {deployment.name} {why}")
                     self._fall_back(name)
@@ -85,7 +85,7 @@ class Replacements:
         self._tell(f"{deployment.name} is on {nodes}, not to be used: others take its place")
         self._fall_back(name)
         self._replicas.replace(deployment, max(deployment.endpoint.replicas, len(status.urls)))
-        self._asked[name] = deployment
+        self._replacing[name] = deployment
 
     def _fall_back(self, name: str) -> None:
         tries = self._tries.setdefault(name, _Retries())
@@ -100,7 +100,7 @@ class Replacements:
             self._tell(f"{deployment.name} has moved: what was replaced goes")
         elif (
             stage is Replacement.STARTING
-            and name not in self._asked
+            and name not in self._replacing
             and waited >= deployment.endpoint.ready
         ):
             self._replicas.end_replacement(name, takes_over=False)

@@ -163,8 +163,8 @@ class Rollouts:
     # --- until its replicas are there ----------------------------------------------------------
 
     def _deploying(self, rollout: RolloutProgress) -> list[Message]:
-        if not rollout.asked:
-            rollout.asked = True
+        if not rollout.begun:
+            rollout.begun = True
             self._replicas.start(rollout.deployment)
         messages: list[Message] = []
         if not rollout.deployed and rollout.failed is None:
@@ -220,7 +220,7 @@ class Rollouts:
             return self._first_step(rollout, life)
         if rollout.finishing:
             return self._finish(rollout)
-        return self._held(rollout, life, now) if rollout.old else self._answering(rollout)
+        return self._judge(rollout, life, now) if rollout.old else self._answering(rollout)
 
     def _begin_anew(self, rollout: RolloutProgress, life: EndpointLife) -> None:
         canary = Canary(self._traffic, self._store, life.leading, rollout.deployment)
@@ -237,7 +237,7 @@ class Rollouts:
         canary.begin()
         rollout.canary, rollout.since = canary, self._clock.monotonic()
 
-    def _held(self, rollout: RolloutProgress, life: EndpointLife, now: float) -> list[Message]:
+    def _judge(self, rollout: RolloutProgress, life: EndpointLife, now: float) -> list[Message]:
         """Judge the new revision, and go on when it has been at this step for long enough."""
         rules, canary = rollout.deployment.endpoint.rollout, _canary(rollout)
         canary.probe(rules)

@@ -56,6 +56,6 @@ class EndpointStatus(Protocol):
         """Note that somebody asks an endpoint, by the clock of the store."""
         ...
 
-    def asked(self) -> Mapping[str, float]:
+    def idle_seconds(self) -> Mapping[str, float]:
         """Return for how many seconds nobody has asked, by endpoint, by the clock of the store."""
         ...

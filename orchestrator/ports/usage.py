@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from orchestrator.core.endpoints.metering import Held, Usage
+from orchestrator.core.endpoints.metering import Occupancy, Usage
 
 
 class UsageStore(Protocol):
@@ -14,7 +14,9 @@ class UsageStore(Protocol):
     Raises `StoreError` for what the database refuses.
     """
 
-    def add_usage(self, gateway: str, usages: Sequence[Usage], held: Sequence[Held]) -> None:
+    def add_usage(
+        self, gateway: str, usages: Sequence[Usage], occupied: Sequence[Occupancy]
+    ) -> None:
         """Add to what `gateway` has noted, all or nothing."""
         ...
 
@@ -22,7 +24,7 @@ class UsageStore(Protocol):
         """Return what all gateways together noted from the day `since` on."""
         ...
 
-    def held(self, since: str) -> Sequence[Held]:
+    def occupancy(self, since: str) -> Sequence[Occupancy]:
         """Return what was held from the day `since` on: what the gateway that saw most saw."""
         ...
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator import wiring
-from orchestrator.core.endpoints.metering import Held, Usage, day_of, grouped
+from orchestrator.core.endpoints.metering import Occupancy, Usage, day_of, grouped
 from orchestrator.core.errors import ConfigError, Problem
 
 FIELDS = ("endpoint", "key", "pool", "day", "revision")
@@ -15,10 +15,10 @@ DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Sums of what was `used`, and what was `held` by replicas, asked or not."""
+    """Sums of what was `used`, and what was `occupied` by replicas, asked or not."""
 
     used: Sequence[Usage]
-    held: Sequence[Held]
+    occupied: Sequence[Occupancy]
 
 
 def cost(by: Sequence[str], days: float) -> Cost:
@@ -33,4 +33,4 @@ def cost(by: Sequence[str], days: float) -> Cost:
         raise ConfigError([Problem("--by", what, f"write some of {', '.join(FIELDS)}")])
     store = wiring.database(wiring.home())
     since = day_of(store.now() - (days - 1) * DAY)
-    return Cost(grouped(store.usage(since), by), store.held(since))
+    return Cost(grouped(store.usage(since), by), store.occupancy(since))

@@ -127,13 +127,13 @@ def in_short(settings: Settings, pool: Pool, role: Role) -> Qualification:
     return Qualification(settings=checks, pool=pool, roles=(role,), depth=depth)
 
 
-def _qualify(asked: Qualification, view: driving.View) -> tuple[Run, tuple[Verdict, ...]]:
-    pool, roles = asked.pool, asked.roles
-    words = _words(pool, roles, asked.depth, asked.model)
-    config = wiring.configs.replaced(asked.settings.resolved, words)
+def _qualify(qualification: Qualification, view: driving.View) -> tuple[Run, tuple[Verdict, ...]]:
+    pool, roles = qualification.pool, qualification.roles
+    words = _words(pool, roles, qualification.depth, qualification.model)
+    config = wiring.configs.replaced(qualification.settings.resolved, words)
     settings = wiring.configs.parse(_without_gang(config, roles))
     fleet = without_others(settings.fleet, settings.pipeline)
-    settings = replace(settings, overrides=asked.settings.overrides, fleet=fleet)
+    settings = replace(settings, overrides=qualification.settings.overrides, fleet=fleet)
     final, nodes = _drive(settings, pool, view)
     verdicts = _verdicts(settings, pool, roles, final)
     store, measured = wiring.database(wiring.home()), _measured(final, nodes)

@@ -91,12 +91,12 @@ def guard(group: int, folder: str) -> OrphanGuard | None:
     return OrphanGuard(group, mark, folder) if hasattr(os, "pidfd_open") else None
 
 
-def main(watched: str, asked: str, leader: str, mark: str, folder: str = "") -> None:
+def main(watched: str, released_by: str, leader: str, mark: str, folder: str = "") -> None:
     """Wait for the end of the process that descriptor `watched` means, and kill what it left.
 
-    A byte that comes by descriptor `asked` says that there is nothing to end.
+    A byte that comes by descriptor `released_by` says that there is nothing to end.
     """
-    process, release, group = int(watched), int(asked), int(leader)
+    process, release, group = int(watched), int(released_by), int(leader)
     if release in select.select([process, release], [], [])[0]:
         if os.read(release, 1):
             return

@@ -66,10 +66,10 @@ def foreign() -> Mapping[str, Callable[[], None]]:
         DATABASE_VARIABLE: lambda url: SqlDatabase(url).runs(1),
     }
     named = {name: os.environ[name] for name in checks if os.environ.get(name)}
-    return {name: partial(_asked, checks[name], value) for name, value in named.items()}
+    return {name: partial(_check_value, checks[name], value) for name, value in named.items()}
 
 
-def _asked(check: Callable[[str], object], value: str) -> None:
+def _check_value(check: Callable[[str], object], value: str) -> None:
     check(value)
 
 

@@ -41,7 +41,7 @@ from orchestrator.worker.runtime import (
     TrackedRun,
     nowhere,
 )
-from orchestrator.worker.termination import asked
+from orchestrator.worker.termination import asked_to_end
 from orchestrator.worker.watchdog import Hang, Watchdog
 
 
@@ -113,7 +113,7 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
             batch = [*runtime.outbox.drain(), *watchdog.alive(rank)]
             if batch:
                 yield batch
-            if asked():
+            if asked_to_end():
                 return
             over = attempt.over(
                 fence_watch.stale(), watchdog.hang(request.watch.hang, request.waits)

@@ -22,6 +22,6 @@ def told_by(question: Callable[[], bool]) -> Iterator[None]:
         _questions.remove(question)
 
 
-def asked() -> bool:
+def asked_to_end() -> bool:
     """Return whether this process is asked to end."""
     return any(question() for question in list(_questions))

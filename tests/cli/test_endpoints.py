@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from orchestrator import wiring
-from orchestrator.core.endpoints.metering import Held, Usage, day_of
+from orchestrator.core.endpoints.metering import Occupancy, Usage, day_of
 from tests.conftest import assert_refused
 from tests.listing import listing
 from tests.ports import free_address
@@ -120,7 +120,7 @@ def test_what_endpoints_cost_is_told_by_key_pool_and_day(within, tmp_path):
     day = day_of(wiring.clock().now())
     place = {"day": day, "endpoint": "chat", "pool": "nvidia"}
     usage = Usage(**place, key="ann", revision="r1", requests=3, prompt_tokens=1500, cost=1.25)
-    held = Held(**place, device_seconds=7200.0, cost=4.0)
+    held = Occupancy(**place, device_seconds=7200.0, cost=4.0)
     wiring.database(at).add_usage("here", [usage], [held])
     told = within("cost", "--by", "endpoint,key").stdout
     for part in ("chat", "ann", "1,500", "1.25", "2.00", "4.00"):

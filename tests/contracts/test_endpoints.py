@@ -106,10 +106,10 @@ def test_each_change_of_the_keys_leaves_a_stamp_of_its_own(
 
 
 def test_when_somebody_asked_last_is_known(store: SqlDatabase) -> None:  # noqa: F811 - as above
-    assert store.asked() == {}
+    assert store.idle_seconds() == {}
     store.note_asked("chat")
     store.note_asked("chat")
-    (age,) = store.asked().values()
+    (age,) = store.idle_seconds().values()
     assert 0.0 <= age < SECONDS
 
 

@@ -154,7 +154,7 @@ def test_its_figures_tell_of_requests_tokens_and_the_cache(name: str) -> None:
     assert (figures.running, figures.waiting, figures.cache_used) == (3.0, 2.0, 0.5)
     assert figures.tokens == 5.0 * len(names.tokens) > 0, "one that hangs is found by these"
     assert figures.suspect == 5.0 * len(names.suspect)
-    assert figures.held == (50.0 if names.cache_size else 0.0)
+    assert figures.cached_tokens == (50.0 if names.cache_size else 0.0)
 
 
 @every_engine

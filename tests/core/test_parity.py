@@ -67,7 +67,11 @@ def test_a_guard_says_how_many_texts_it_takes_to_be_as_sure_as_it_asks() -> None
     stages = {one.name: one for one in asking(128)}
     found = texts_of(stages, stages["parity"])
     assert found is not None
-    assert (found.source, found.asked, found.fewest) == ("ask", 128, 29)  # 0.9**29 is below 5 %
+    assert (found.source, found.questions, found.fewest) == (
+        "ask",
+        128,
+        29,
+    )  # 0.9**29 is below 5 %
     assert "29 answers alike are the fewest that make bf16 95% sure" in found.line
     assert [*text_problems(build.pipeline(*stages.values()))] == []
 

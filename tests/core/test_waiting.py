@@ -57,7 +57,7 @@ def test_a_stage_comes_to_its_gate_when_those_before_it_are_done_and_waits_there
     run = apply(run, reached, 5.0)
     assert decide(run, 6.0) == ()
     assert [one.name for one in at_gate(run)] == ["s"]
-    assert run.stages["s"].held == "waits for file 'labels/*.csv'"
+    assert run.stages["s"].hold_reason == "waits for file 'labels/*.csv'"
 
 
 def test_an_open_gate_lets_the_stage_start() -> None:

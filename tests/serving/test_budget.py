@@ -18,8 +18,8 @@ def test_what_is_over_the_budget_is_refused_and_what_is_given_back_can_be_had() 
         held.add(-40)
         with budget.holding() as other:
             other.add(50)
-            assert budget.held == 70
+            assert budget.held_bytes == 70
         with pytest.raises(ApiError):
             held.add(81)
-        assert budget.held == 20
-    assert budget.held == 0
+        assert budget.held_bytes == 20
+    assert budget.held_bytes == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.database import SqlDatabase
-from orchestrator.core.endpoints.metering import Held, Usage, grouped
+from orchestrator.core.endpoints.metering import Occupancy, Usage, grouped
 from orchestrator.core.errors import StoreError
 from orchestrator.serving.gateway.charging import Estimate
 from orchestrator.serving.gateway.gateway_metrics import Tally
@@ -125,7 +125,7 @@ def test_what_can_t_be_written_waits(store: SqlDatabase) -> None:
     away.away = False
     ledger.write()
     assert [usage.requests for usage in store.usage("2026-11-30")] == [2]
-    assert [part.device_seconds for part in store.held("2026-11-30")] == [80.0]
+    assert [part.device_seconds for part in store.occupancy("2026-11-30")] == [80.0]
 
 
 def test_what_replicas_hold_counts_asked_or_not_and_once_however_many_gateways_look(
@@ -136,8 +136,8 @@ def test_what_replicas_hold_counts_asked_or_not_and_once_however_many_gateways_l
     clock.sleep(900.0)
     for ledger in ledgers:
         ledger.write()
-    (held,) = store.held("2026-11-30")
-    assert held == Held(
+    (held,) = store.occupancy("2026-11-30")
+    assert held == Occupancy(
         day="2026-11-30",
         endpoint="chat",
         pool="pool-r1",
@@ -156,7 +156,7 @@ def test_a_clock_that_is_set_costs_nothing_and_saves_nothing(
         clock.step(set_by)
         clock.sleep(40.0)
         ledger.write()
-    (held,) = store.held("2026-11-30")
+    (held,) = store.occupancy("2026-11-30")
     assert held.device_seconds == 80.0 * 2 * 2
     assert held.cost == pytest.approx(80.0 / 3600.0 * 2 * 7.2)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 
 from orchestrator.messages import Failed, Succeeded
-from orchestrator.worker.termination import asked, told_by
+from orchestrator.worker.termination import asked_to_end, told_by
 from tests.worker.conftest import Bench
 
 
@@ -88,4 +88,4 @@ def test_a_worker_that_is_asked_to_end_leaves_by_itself(bench: Bench) -> None:
     with told_by(lambda: True):
         said = [m for batch in bench.stream(bench.request()) for m in batch]
     assert not [m for m in said if isinstance(m, Succeeded | Failed)]
-    assert not asked()
+    assert not asked_to_end()

@@ -149,7 +149,7 @@ class SqlEndpoints(Transactions):
         """Note that somebody asks an endpoint, by the clock of the database."""
         self._note(asked, endpoint=endpoint, at=seconds_now(self._reader))
 
-    def asked(self) -> Mapping[str, float]:
+    def idle_seconds(self) -> Mapping[str, float]:
         """Return for how many seconds nobody has asked, by endpoint.
 
         One from the future is that of a clock that was set.

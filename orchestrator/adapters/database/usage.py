@@ -10,13 +10,15 @@ from sqlalchemy import Connection, Table, func, select
 
 from orchestrator.adapters.database.schema import held, usage
 from orchestrator.adapters.database.transactions import Transactions
-from orchestrator.core.endpoints.metering import Held, Usage
+from orchestrator.core.endpoints.metering import Occupancy, Usage
 
 
 class SqlUsage(Transactions):
     """The port `UsageStore`."""
 
-    def add_usage(self, gateway: str, usages: Sequence[Usage], held_now: Sequence[Held]) -> None:
+    def add_usage(
+        self, gateway: str, usages: Sequence[Usage], held_now: Sequence[Occupancy]
+    ) -> None:
         """Add to what `gateway` has noted, all or nothing."""
         with self._writing() as connection:
             for used in usages:
@@ -33,14 +35,14 @@ class SqlUsage(Transactions):
             rows = connection.execute(query.order_by(*places)).all()
         return [_usage(row) for row in rows]
 
-    def held(self, since: str) -> Sequence[Held]:
+    def occupancy(self, since: str) -> Sequence[Occupancy]:
         """Return what was held from the day `since` on: what the gateway that saw most saw."""
         places = [held.c[name] for name in ("day", "endpoint", "pool")]
         most = [func.max(held.c[name]).label(name) for name in _sums(held)]
         query = select(*places, *most).where(held.c.day >= since).group_by(*places)
         with self._reading() as connection:
             rows = connection.execute(query.order_by(*places)).all()
-        return [Held(**row._asdict()) for row in rows]
+        return [Occupancy(**row._asdict()) for row in rows]
 
     def spent(self, since: str) -> Mapping[str, float]:
         """Return US dollars by name of the key, of all gateways, from the day `since` on."""

@@ -86,7 +86,7 @@ class Curves:
         self._at = 0
         self._left_out = 0
         self._curves: dict[tuple[str, int, str], _AttemptCurve] = {}
-        self._held: dict[tuple[str, int], list[Point]] = {}
+        self._unshown: dict[tuple[str, int], list[Point]] = {}
         self._lines: dict[tuple[str, str], _RunCurve] = {}
 
     @property
@@ -128,7 +128,7 @@ class Curves:
         """Go back to the cursor: a page that broke off will be counted again."""
         self._cursor = ""
         self._curves.clear()
-        self._held.clear()
+        self._unshown.clear()
         self._lines.clear()
 
     def headline(
@@ -170,25 +170,25 @@ class Curves:
         """Hold the last `points` of a curve back that stand for it."""
         first = curve.points - len(points)
         chosen = [p for n, p in enumerate(points, first) if _stands(n) and _sound(p)]
-        self._held.setdefault((curve.stage, curve.attempt), []).extend(chosen)
+        self._unshown.setdefault((curve.stage, curve.attempt), []).extend(chosen)
 
     def _note(self, point: Point) -> None:
         """Count a point, and hold it back where it may belong to the run."""
         place = (point.stage, point.attempt)
         chosen = self._curves.setdefault((*place, point.key), _AttemptCurve()).add(point)
         if chosen and point.stage in self._training:
-            self._held.setdefault(place, []).append(point)
+            self._unshown.setdefault(place, []).append(point)
 
     def _release(self, stage: StageRun, parent: MlflowRun, outbox: Outbox) -> None:
         """Write to the run what can't be superseded any more; drop what has been."""
         for attempt in stage.attempts:
-            held = self._held.pop((stage.name, attempt.number), None)
+            held = self._unshown.pop((stage.name, attempt.number), None)
             if not held:
                 continue
             safe, superseded = _reach(stage, attempt)
             rest = [point for point in held if not self._show(point, safe, parent, outbox)]
             if rest and not superseded:
-                self._held[stage.name, attempt.number] = rest
+                self._unshown[stage.name, attempt.number] = rest
 
     def _show(self, point: Point, safe: float, parent: MlflowRun, outbox: Outbox) -> bool:
         """Write a point to the run if its step is `safe`; return whether it was."""

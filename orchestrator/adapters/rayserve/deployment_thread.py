@@ -143,7 +143,7 @@ class Deploying:
 
     def _why(self, room: ReplicaRoom, avoid: Collection[str]) -> str:
         """Return why there is no room yet; refuse what there never will be room for."""
-        request, asked = self._request, replica_placement.asked(self._request)
+        request, asked = self._request, replica_placement.in_words(self._request)
         without, every = (replica_placement.holds(request, names) for names in (avoid, ()))
         if every and not without:
             names = ", ".join(map(repr, sorted(avoid)))

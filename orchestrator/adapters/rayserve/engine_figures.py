@@ -31,7 +31,7 @@ class Figures:
     waiting: float = 0.0
     tokens: float | None = None
     cache_used: float = 0.0
-    held: float = 0.0
+    cached_tokens: float = 0.0
     suspect: float = 0.0
     ranks: Mapping[Rank, tuple[float, float]] = field(default_factory=dict)
 
@@ -71,7 +71,7 @@ def read(text: str, names: MetricNames) -> Figures:
         waiting=total(names.waiting),
         tokens=math.fsum(map(total, counters)) if counters else None,
         cache_used=mean,
-        held=mean * size,
+        cached_tokens=mean * size,
         suspect=math.fsum(map(total, names.suspect)),
         ranks={rank: (runs[rank], counted[rank]) for rank in runs.keys() & counted.keys()},
     )

@@ -103,7 +103,7 @@ class EngineServer:
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what Serve scales by: requests pass nobody here."""
         figures = self._supervision.figures
-        return {HELD: figures.held, RUNNING: figures.running + figures.waiting}
+        return {HELD: figures.cached_tokens, RUNNING: figures.running + figures.waiting}
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: ANN401 - Serve's own name for it; an ASGI application
         """Return the application that answers for the supervisor, not for the engine."""

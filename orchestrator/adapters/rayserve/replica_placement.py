@@ -153,7 +153,7 @@ def _room(group: Any) -> ReplicaRoom:  # noqa: ANN401 - Ray's handle
     return ReplicaRoom.BUSY
 
 
-def asked(request: ServeRequest) -> str:
+def in_words(request: ServeRequest) -> str:
     """Return what Serve is asked for, as people write it."""
     deployment = request.deployment
     each = ", ".join(f"{amount:g} {name}" for name, amount in bundle(deployment).items())

@@ -198,7 +198,7 @@ class Supervision:
     def _probe_once(self) -> None:
         began, vitals = time.monotonic(), self._vitals
         wrong = self._client.probe()
-        vitals.asked(began, time.monotonic(), wrong)
+        vitals.note_token(began, time.monotonic(), wrong)
 
     # --- what others ask for ---------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ class Vitals:
         """Whether it is to be asked for a token."""
         return now - self._probed >= self._spec.probe_seconds
 
-    def asked(self, began: float, now: float, wrong: str) -> None:
+    def note_token(self, began: float, now: float, wrong: str) -> None:
         """A token was asked for at `began`; `wrong` is why there was none (empty: there was).
 
         While others got tokens one that did not come stood in a queue, and says nothing.

@@ -54,7 +54,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Occupancy:
     """What an endpoint's replicas on a pool held on one day (UTC), asked or not."""
 
     day: str

@@ -243,7 +243,7 @@ def _enter(run: Run, stage: StageRun, now: float, outlook: Outlook) -> Iterator[
         held = f"every pool is being emptied ({why})"
     if not held:
         yield Start(stage.name, len(stage.attempts) + 1, stage.pool)
-    elif held != stage.held:
+    elif held != stage.hold_reason:
         yield Record(StageHeld(stage.name, held))
 
 

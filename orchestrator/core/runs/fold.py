@@ -204,23 +204,25 @@ def _(event: RetryScheduled, run: Run, at: float) -> Run:  # noqa: ARG001 - one 
 @_apply.register
 def _(event: StageHeld, run: Run, at: float) -> Run:
     since = _open_stage(run, event).held_since
-    return _with_stage(run, event, held=event.reason, held_since=at if since is None else since)
+    return _with_stage(
+        run, event, hold_reason=event.reason, held_since=at if since is None else since
+    )
 
 
 @_apply.register
 def _(event: StageMoved, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
     moved = {"pool": event.pool, "reason": event.reason, "avoid": ()}
-    return _with_stage(run, event, **moved, held="", held_since=None)
+    return _with_stage(run, event, **moved, hold_reason="", held_since=None)
 
 
 @_apply.register
 def _(event: GateReached, run: Run, at: float) -> Run:
-    return _with_stage(run, event, gate_since=at, held=event.waits_for)
+    return _with_stage(run, event, gate_since=at, hold_reason=event.waits_for)
 
 
 @_apply.register
 def _(event: GateOpened, run: Run, at: float) -> Run:  # noqa: ARG001 - one signature for all
-    return _with_stage(run, event, gate_opened=event.reason, held="")
+    return _with_stage(run, event, gate_opened=event.reason, hold_reason="")
 
 
 @_apply.register(StageFailed)

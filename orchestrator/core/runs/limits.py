@@ -67,7 +67,7 @@ def held_too_long(stage: StageRun, now: float) -> str:
     limit, since = stage.planned.stage.limits.queued, stage.held_since
     if limit is None or since is None or now - since <= limit:
         return ""
-    return f"no place on pool {stage.pool!r} within {limit:g} s: {stage.held}"
+    return f"no place on pool {stage.pool!r} within {limit:g} s: {stage.hold_reason}"
 
 
 def _late(run: Run, now: float) -> bool:

@@ -86,8 +86,8 @@ class Attempt:
 class StageRun:
     """A stage of a run. `pool` is where its next or latest attempt goes.
 
-    `adjust` is what that attempt does otherwise than planned; `held` says why it can't start yet,
-    and `held_since` since when (seconds, epoch).
+    `adjust` is what that attempt does otherwise than planned; `hold_reason` says why it can't
+    start yet, and `held_since` since when (seconds, epoch).
     `gate_since` is when the stage came to its gate (seconds, epoch), `gate_opened` why it passed.
     `avoid` names the nodes of the pool on which no worker is placed. The first `forgiven` attempts
     count against no limit of attempts: somebody had the run go on since. `anew` says that it was
@@ -102,7 +102,7 @@ class StageRun:
     avoid: tuple[str, ...] = ()
     forgiven: int = 0
     anew: bool = False
-    held: str = ""
+    hold_reason: str = ""
     held_since: float | None = None
     gate_since: float | None = None
     gate_opened: str = ""
@@ -137,7 +137,7 @@ class StageRun:
     def waits_for(self) -> str:
         """Why it doesn't run though those before it are done; empty where it does."""
         if self.state is StageState.PENDING:
-            return self.held
+            return self.hold_reason
         waits = self.state is StageState.RUNNING and self.attempts[-1].placed is None
         return self.attempts[-1].waits if waits else ""
 

@@ -73,7 +73,7 @@ class Texts:
     """How many questions stage `source` asks, and the fewest that a guard can pass by."""
 
     source: str
-    asked: int
+    questions: int
     fewest: int
     confidence: float
     form: str
@@ -82,8 +82,8 @@ class Texts:
     def line(self) -> str:
         """What a plan says of it."""
         return (
-            f"{self.asked} questions are asked by {self.source}; {self.fewest} answers alike are "
-            f"the fewest that make {self.form} {self.confidence:.0%} sure"
+            f"{self.questions} questions are asked by {self.source}; {self.fewest} answers alike "
+            f"are the fewest that make {self.form} {self.confidence:.0%} sure"
         )
 
 
@@ -110,9 +110,9 @@ def text_problems(pipeline: Pipeline) -> Iterator[Problem]:
     stages = pipeline.by_name
     for guard in pipeline.stages:
         texts = texts_of(stages, guard)
-        if texts and texts.asked < texts.fewest:
+        if texts and texts.questions < texts.fewest:
             path = f"pipeline.stages.{texts.source}.params.questions"
-            what = f"{texts.asked!r} questions are too few for stage {guard.name!r}"
+            what = f"{texts.questions!r} questions are too few for stage {guard.name!r}"
             hint = (
                 f"ask {texts.fewest} at least, for {texts.form} to be {texts.confidence:.0%} sure"
             )

@@ -38,7 +38,7 @@ def hand_over(
         ClusterError: The job has ended, or does not have it in time; it is stopped.
     """
     name, status, until = before.header.run, "", clock.monotonic() + patience
-    while not _held(store, before):
+    while not _has_controller(store, before):
         now, last = job.status(), status
         status = now or last
         if status != last:
@@ -54,7 +54,7 @@ def hand_over(
     raise ClusterError(f"the job that was to drive run {name!r} {late}; it said: {said}")
 
 
-def _held(store: LeasedRuns, before: Run) -> bool:
+def _has_controller(store: LeasedRuns, before: Run) -> bool:
     """Return whether a controller that came after `before` holds the run, or has ended it."""
     events = store.events(before.header.run)
     run = fold(before.header, ((item.at, item.event) for item in events))

@@ -30,7 +30,7 @@ class Budget:
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self.held = 0
+        self.held_bytes = 0
 
     @contextmanager
     def holding(self) -> Iterator[Holding]:
@@ -39,7 +39,7 @@ class Budget:
         try:
             yield holding
         finally:
-            self.held -= holding.size
+            self.held_bytes -= holding.size
 
     def take(self, size: int) -> None:
         """Count `size` bytes, for a holding.
@@ -47,7 +47,7 @@ class Budget:
         Raises:
             ApiError: There is no room for them.
         """
-        if size > 0 and self.held + size > self._total:
-            what = f"the gateway holds {self.held} bytes of bodies; {self._total} at most"
+        if size > 0 and self.held_bytes + size > self._total:
+            what = f"the gateway holds {self.held_bytes} bytes of bodies; {self._total} at most"
             raise ApiError(503, what, code="busy", retry_after=1)
-        self.held += size
+        self.held_bytes += size

@@ -84,7 +84,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the text, and nobody asks for them
         self._series: dict[_Where, _RevisionSeries] = {}
         self._endpoints: set[str] = set()  # of those series that have no revision
-        self._left: dict[_Where, float] = {}
+        self._gone_since: dict[_Where, float] = {}
         self._refused = self._counter("refused", "Requests refused.", "endpoint", "code")
         self._retries = self._counter("retries", "Requests asked again elsewhere.", "endpoint")
         self._unmirrored = self._counter("unmirrored", "Requests not copied.", "endpoint")
@@ -187,11 +187,11 @@ class Metrics:
     def _has_left(self, where: _Where, here: Container[_Where], now: float) -> bool:
         """Whether `where` is not among those that are `here`, and was not for a while."""
         if where in here:
-            self._left.pop(where, None)
+            self._gone_since.pop(where, None)
             return False
-        if now - self._left.setdefault(where, now) <= _SECONDS_KEPT:
+        if now - self._gone_since.setdefault(where, now) <= _SECONDS_KEPT:
             return False
-        self._left.pop(where, None)
+        self._gone_since.pop(where, None)
         return True
 
     def _histogram(self, name: str, what: str, buckets: tuple[float, ...]) -> Histogram:

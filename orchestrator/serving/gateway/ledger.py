@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from typing import Protocol
 
-from orchestrator.core.endpoints.metering import Held, Usage, day_of, month_of
+from orchestrator.core.endpoints.metering import Occupancy, Usage, day_of, month_of
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.error_boundary import outcome
 from orchestrator.ports import Clock, UsageStore
@@ -69,7 +69,7 @@ class StoreLedger:
         self._gateway = gateway
         self._lock = threading.Lock()
         self._sums: dict[tuple[str, ...], Usage] = {}
-        self._held: dict[tuple[str, ...], Held] = {}
+        self._occupied: dict[tuple[str, ...], Occupancy] = {}
         self._seen = self._written = clock.monotonic()
         self._spent: Mapping[str, float] = store.spent(month_of(clock.now()))
         self._counted = dict(self._others())
@@ -141,7 +141,7 @@ class StoreLedger:
     def _flush(self) -> None:
         with self._lock:
             sums, self._sums = self._sums, {}
-            held, self._held = self._held, {}
+            held, self._occupied = self._occupied, {}
         try:
             if sums or held:
                 self._store.add_usage(self._gateway, [*sums.values()], [*held.values()])
@@ -149,7 +149,7 @@ class StoreLedger:
             with self._lock:
                 for usage in sums.values():
                     self._put(usage)
-                self._held = held
+                self._occupied = held
             raise
         self._written = self._seen
 
@@ -169,8 +169,10 @@ class StoreLedger:
 
     def _add_held(self, day: str, endpoint: str, revision: RevisionRoute, seconds: float) -> None:
         place = (day, endpoint, revision.pool)
-        before = self._held.get(place, Held(day=day, endpoint=endpoint, pool=revision.pool))
-        self._held[place] = Held(
+        before = self._occupied.get(
+            place, Occupancy(day=day, endpoint=endpoint, pool=revision.pool)
+        )
+        self._occupied[place] = Occupancy(
             day=day,
             endpoint=endpoint,
             pool=revision.pool,

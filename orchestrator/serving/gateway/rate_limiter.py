@@ -37,12 +37,12 @@ _UNSAID = (
 class _Bucket:
     """What is left of a minute's allowance, at a time by `Clock.monotonic`."""
 
-    left: float
+    remaining: float
     at: float
 
     def fill(self, now: float, allowance: int) -> None:
         gained = (now - self.at) * allowance / MINUTE
-        self.left = min(float(allowance), self.left + gained)
+        self.remaining = min(float(allowance), self.remaining + gained)
         self.at = now
 
 
@@ -151,21 +151,21 @@ class RateLimiter:
         ):
             bucket = self._bucket(key, kind, limit) if count else None
             if bucket is not None:
-                bucket.left -= count
+                bucket.remaining -= count
 
     def _take(self, key: ApiKey, kind: str, allowance: int | None, count: int) -> None:
         bucket = self._bucket(key, kind, allowance)
         if bucket is None or allowance is None:
             return
-        missing = min(max(count, 1), allowance) - bucket.left
+        missing = min(max(count, 1), allowance) - bucket.remaining
         if allowance <= 0 or missing > _ROUNDING:
             raise _limited(key, kind, allowance, missing)
-        bucket.left -= count
+        bucket.remaining -= count
 
     def _give_back(self, key: ApiKey, tokens: int) -> None:
         bucket = self._bucket(key, "tokens", key.tokens)
         if bucket is not None and key.tokens is not None:
-            bucket.left = min(float(key.tokens), bucket.left + tokens)
+            bucket.remaining = min(float(key.tokens), bucket.remaining + tokens)
 
     def _bucket(self, key: ApiKey, kind: str, allowance: int | None) -> _Bucket | None:
         if allowance is None:

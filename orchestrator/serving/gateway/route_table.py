@@ -49,7 +49,7 @@ class StoreRoutes:
         self._no_key: dict[Outside, str] = {}
         self._clock = clock
         self._asking: Counter[str] = Counter()
-        self._asked: dict[str, float] = {}
+        self._last_requests: dict[str, float] = {}
         self._noted: dict[str, float] = {}
         self._rules = KeyRules()
         self._keys: Mapping[str, ApiKey] = {}
@@ -72,12 +72,12 @@ class StoreRoutes:
     def asking(self, endpoint: str) -> Iterator[None]:
         """Have it noted, for a block, that somebody asks; a moment later, by the thread."""
         self._asking[endpoint] += 1
-        self._asked[endpoint] = self._clock.monotonic()
+        self._last_requests[endpoint] = self._clock.monotonic()
         try:
             yield
         finally:
             self._asking[endpoint] -= 1
-            self._asked[endpoint] = self._clock.monotonic()
+            self._last_requests[endpoint] = self._clock.monotonic()
 
     def close(self) -> None:
         """End the thread."""
@@ -103,7 +103,7 @@ class StoreRoutes:
 
     def _note(self) -> None:
         now = self._clock.monotonic()
-        for endpoint, last in list(self._asked.items()):
+        for endpoint, last in list(self._last_requests.items()):
             at = now if self._asking[endpoint] else last
             noted = self._noted.get(endpoint, -math.inf)
             if at > noted and now - noted >= SECONDS_BETWEEN_NOTES:

@@ -240,7 +240,7 @@ class Slots:
 
     def _offer(self, pending: Pending, route: EndpointRoute, now: float) -> Slot | None:
         """Return a slot for `pending`, or `None` while it must wait."""
-        asked = self._asked(pending.revision, route)
+        asked = self._allowed(pending.revision, route)
         for revision in asked:
             slot = self._slot(route, revision, pending, now)
             if slot is not None:
@@ -254,7 +254,7 @@ class Slots:
                     return slot
         return None
 
-    def _asked(self, revision: str, route: EndpointRoute) -> list[RevisionRoute]:
+    def _allowed(self, revision: str, route: EndpointRoute) -> list[RevisionRoute]:
         first = [r for r in _named(route, revision) if r.share > 0]
         return [*first, *_named(route, route.overflow)]
 
@@ -281,7 +281,7 @@ class Slots:
     def _late(self, pending: Pending, route: EndpointRoute, now: float) -> ApiError | None:
         waited = now - pending.since
         taking = [r for r in route.revisions if r.share > 0]
-        if self._any_usable([*self._asked(pending.revision, route), *taking], now):
+        if self._any_usable([*self._allowed(pending.revision, route), *taking], now):
             long = f"model {route.name!r} had no room for {waited:.0f} s"
             return _full(long) if waited > self._limits.queue_seconds else None
         patience = self._limits.queue_seconds if route.rests else self._limits.gone_seconds

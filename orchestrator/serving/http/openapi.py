@@ -180,9 +180,9 @@ def _below(prefix: str, kinds: Kinds) -> Json:
     of = "_of_endpoint" if prefix else ""
     more = [_ENDPOINT] if prefix else []
     names: Json = {"completions": "CompletionRequest", "chat/completions": "ChatRequest"}
-    asked: Json = {path: _asked(kinds, name) for path, name in names.items()}
+    asked: Json = {path: _generation(kinds, name) for path, name in names.items()}
     if kinds.servers:
-        asked |= {path: _asked(Kinds(own=False, servers=True)) for path in _OF_SERVERS}
+        asked |= {path: _generation(Kinds(own=False, servers=True)) for path in _OF_SERVERS}
     if prefix:
         asked["predict"] = ({}, _json({}))
     paths: Json = {}
@@ -198,7 +198,7 @@ def _below(prefix: str, kinds: Kinds) -> Json:
     return paths
 
 
-def _asked(kinds: Kinds, name: str = "") -> tuple[Json, Json]:
+def _generation(kinds: Kinds, name: str = "") -> tuple[Json, Json]:
     """Return what may be sent as `name`, and what is answered, where endpoints are of `kinds`."""
     own = (_ref(name), _ref("Answer")) if kinds.own else None
     served = (_ref("ServerRequest"), _ref("ServerAnswer")) if kinds.servers else None

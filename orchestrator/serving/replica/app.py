@@ -52,7 +52,7 @@ from orchestrator.serving.replica.replies import (
 )
 from orchestrator.serving.replica.tokenizing import detokenized, tokenized
 
-Asked: TypeAlias = CompletionRequest | ChatRequest
+GenerationRequest: TypeAlias = CompletionRequest | ChatRequest
 _COMPLETIONS, _CHAT, _PREDICT = "/v1/completions", "/v1/chat/completions", "/v1/predict"
 _TOKENIZE, _DETOKENIZE = "/tokenize", "/detokenize"
 _POSTS = {_COMPLETIONS, _CHAT, _PREDICT, _TOKENIZE, _DETOKENIZE}
@@ -212,7 +212,7 @@ class _ReplicaApp:
     async def _generate(self, path: str, body: bytes, send: Send, request: str) -> Json | None:
         """Return the answer, or stream it but for its end and return nothing."""
         engine, prompter = self._generator()
-        asked: Asked
+        asked: GenerationRequest
         if path == _CHAT:
             asked = parse(ChatRequest, body)
             self._check_model(asked.model)
@@ -235,25 +235,29 @@ class _ReplicaApp:
         return None
 
     def _checked(
-        self, engine: Engine, asked: Asked, choices: Sequence[Choice], request: str
+        self,
+        engine: Engine,
+        generation: GenerationRequest,
+        choices: Sequence[Choice],
+        request: str,
     ) -> CheckedRequest:
-        shape = _shape(engine, asked)
-        each = asked.n or 1
-        at_end = "end" if asked.include_usage else ""
+        shape = _shape(engine, generation)
+        each = generation.n or 1
+        at_end = "end" if generation.include_usage else ""
         return CheckedRequest(
             shape,
-            self._head(shape, asked, request),
+            self._head(shape, generation, request),
             str(getattr(engine, "version", "") or self.version),
             choices,
             sum(len(choice.prompt) for choice in choices[::each]),
-            "each" if asked.include_usage and asked.running_usage else at_end,
-            _said_by(asked),
+            "each" if generation.include_usage and generation.running_usage else at_end,
+            _forced_by(generation),
         )
 
-    def _head(self, shape: ChoiceShape, asked: Asked, request: str) -> Json:
+    def _head(self, shape: ChoiceShape, generation: GenerationRequest, request: str) -> Json:
         return {
-            "id": f"{shape.prefix}{asked.request_id or request}",
-            "object": shape.chunk if asked.stream else shape.whole,
+            "id": f"{shape.prefix}{generation.request_id or request}",
+            "object": shape.chunk if generation.stream else shape.whole,
             "created": int(self._clock.now()),
             "model": self._name,
         }
@@ -289,27 +293,27 @@ def _seconds(scope: Scope) -> float:
     return float(limit) if _NUMBER.fullmatch(limit) else 0.0
 
 
-def _shape(engine: Engine, asked: Asked) -> ChoiceShape:
-    chat = isinstance(asked, ChatRequest)
+def _shape(engine: Engine, generation: GenerationRequest) -> ChoiceShape:
+    chat = isinstance(generation, ChatRequest)
     style = Style(
         word=engine.token_bytes,
-        logprobs=asked.alternatives,
-        prompt_logprobs=asked.prompt_logprobs,
-        echo=isinstance(asked, CompletionRequest) and bool(asked.echo),
-        token_ids=bool(asked.return_token_ids),
-        as_ids=bool(asked.return_tokens_as_token_ids),
-        chosen=asked.chosen if isinstance(asked, ChatRequest) else "none",
+        logprobs=generation.alternatives,
+        prompt_logprobs=generation.prompt_logprobs,
+        echo=isinstance(generation, CompletionRequest) and bool(generation.echo),
+        token_ids=bool(generation.return_token_ids),
+        as_ids=bool(generation.return_tokens_as_token_ids),
+        chosen=generation.chosen if isinstance(generation, ChatRequest) else "none",
     )
     return ChatShape(style) if chat else CompletionShape(style)
 
 
-def _said_by(asked: Asked) -> str | None:
+def _forced_by(generation: GenerationRequest) -> str | None:
     """Return the field that says what the answer must be like."""
-    if asked.structured_outputs is not None:
+    if generation.structured_outputs is not None:
         return "structured_outputs"
-    if asked.response_format is not None:
+    if generation.response_format is not None:
         return "response_format"
-    chosen = asked.chosen if isinstance(asked, ChatRequest) else "none"
+    chosen = generation.chosen if isinstance(generation, ChatRequest) else "none"
     return None if chosen in ("none", "auto") else "tool_choice"
 
 

@@ -41,50 +41,50 @@ class Prompter:
         """End the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def completion(self, asked: CompletionRequest) -> list[Choice]:
+    async def completion(self, request: CompletionRequest) -> list[Choice]:
         """Return what is asked for each choice of a completion.
 
         Raises:
             ApiError: A prompt does not fit.
         """
-        special = asked.add_special_tokens is not False
+        special = request.add_special_tokens is not False
         choices: list[Choice] = []
-        grammar = asked.grammar()
-        for prompt in asked.prompts:
+        grammar = request.grammar()
+        for prompt in request.prompts:
             tokens = await self._tokens(prompt, special=special)
             text = ""
-            if asked.echo:
+            if request.echo:
                 text = prompt if isinstance(prompt, str) else self._engine.decode(tokens)
-            choices += self._choices(asked, tokens, text, grammar)
+            choices += self._choices(request, tokens, text, grammar)
         return choices
 
-    async def chat(self, asked: ChatRequest) -> list[Choice]:
+    async def chat(self, request: ChatRequest) -> list[Choice]:
         """Return what is asked for each choice of a chat.
 
         Raises:
             ApiError: The template refuses the messages, or they don't fit.
         """
-        tokens = await self.chat_tokens(asked)
-        several = asked.parallel_tool_calls is not False
-        called = grammar_of_calls(asked.tools or (), asked.chosen, several=several)
-        return self._choices(asked, tokens, "", called or asked.grammar())
+        tokens = await self.chat_tokens(request)
+        several = request.parallel_tool_calls is not False
+        called = grammar_of_calls(request.tools or (), request.chosen, several=several)
+        return self._choices(request, tokens, "", called or request.grammar())
 
-    async def chat_tokens(self, asked: ChatRequest) -> list[int]:
+    async def chat_tokens(self, request: ChatRequest) -> list[int]:
         """Return the prompt of a chat."""
-        messages = [message.plain() for message in asked.messages]
+        messages = [message.plain() for message in request.messages]
         variables: dict[str, object] = {}
-        for name, value in (asked.chat_template_kwargs or {}).items():
+        for name, value in (request.chat_template_kwargs or {}).items():
             if name in _RESERVED:
                 message = f"chat_template_kwargs: {name!r} is no variable of templates"
                 raise ApiError(400, message, param="chat_template_kwargs")
             variables[name] = value
-        begins = asked.add_generation_prompt is not False and not asked.continue_final_message
+        begins = request.add_generation_prompt is not False and not request.continue_final_message
         variables["add_generation_prompt"] = begins
-        if asked.continue_final_message:
+        if request.continue_final_message:
             variables["continue_final_message"] = True
         length = sum(len(json.dumps(message, ensure_ascii=False)) for message in messages)
-        if asked.tools:
-            tools = described(asked.tools)
+        if request.tools:
+            tools = described(request.tools)
             await self._check_tools(messages, variables, tools)
             variables["tools"] = tools
             length += len(json.dumps(tools, ensure_ascii=False))
@@ -144,19 +144,19 @@ class Prompter:
 
     def _choices(
         self,
-        asked: CompletionRequest | ChatRequest,
+        request: CompletionRequest | ChatRequest,
         tokens: Sequence[int],
         text: str,
         grammar: Grammar | None,
     ) -> list[Choice]:
         engine = self._engine
-        room = _room(engine, tokens, asked.limit, asked.source)
-        named = (*(asked.stop_token_ids or ()), *(asked.logit_bias or ()))
-        field = "stop_token_ids" if asked.stop_token_ids else "logit_bias"
+        room = _room(engine, tokens, request.limit, request.source)
+        named = (*(request.stop_token_ids or ()), *(request.logit_bias or ()))
+        field = "stop_token_ids" if request.stop_token_ids else "logit_bias"
         check_tokens(engine, named, field)
         return [
-            Choice(tokens, asked.sampling(choice, room, engine.defaults, grammar), text)
-            for choice in range(asked.n or 1)
+            Choice(tokens, request.sampling(choice, room, engine.defaults, grammar), text)
+            for choice in range(request.n or 1)
         ]
 
 

@@ -99,6 +99,6 @@ def detokenized(engine: Engine, name: str, body: bytes) -> dict[str, Any]:
         raise ApiError(400, str(error), param="tokens") from error
 
 
-def _check_model(asked: str | None, name: str) -> None:
-    if asked not in (None, name):
-        raise unknown_model(str(asked), repr(name))
+def _check_model(model: str | None, name: str) -> None:
+    if model not in (None, name):
+        raise unknown_model(str(model), repr(name))

@@ -52,7 +52,7 @@ class Hermes:
     """An answer that may have calls in it."""
 
     def __init__(self) -> None:
-        self._held = ""
+        self._unread = ""
         self._inside = False
         self._calls = 0
 
@@ -63,11 +63,11 @@ class Hermes:
 
     def add(self, text: str, *, last: bool) -> tuple[str, list[Json]]:
         """Return text outside of calls, and each call when it is whole."""
-        self._held += text
+        self._unread += text
         content, calls = "", []
-        while (at := self._held.find(_CLOSE if self._inside else _OPEN)) >= 0:
-            before = self._held[:at]
-            self._held = self._held[at + len(_CLOSE if self._inside else _OPEN) :]
+        while (at := self._unread.find(_CLOSE if self._inside else _OPEN)) >= 0:
+            before = self._unread[:at]
+            self._unread = self._unread[at + len(_CLOSE if self._inside else _OPEN) :]
             call = _call(before) if self._inside else None
             if call is not None:
                 calls.append(_delta(self._calls, *call))
@@ -80,10 +80,10 @@ class Hermes:
     def _rest(self, *, last: bool) -> str:
         """Return what is no part of a call for sure."""
         if self._inside:
-            return f"{_OPEN}{self._held}" if last else ""
-        keep = 0 if last else _overlap(self._held, _OPEN)
-        ready = self._held[: len(self._held) - keep]
-        self._held = self._held[len(ready) :]
+            return f"{_OPEN}{self._unread}" if last else ""
+        keep = 0 if last else _overlap(self._unread, _OPEN)
+        ready = self._unread[: len(self._unread) - keep]
+        self._unread = self._unread[len(ready) :]
         return ready
 
     def _kept(self, content: str) -> str:
@@ -95,18 +95,18 @@ class Required:
     """An answer that is a list of calls."""
 
     def __init__(self) -> None:
-        self._held = ""
+        self._unread = ""
         self.finish = "stop"
 
     def add(self, text: str, *, last: bool) -> tuple[str, list[Json]]:
         """Return all calls at the end; the text itself where it is no such list, being cut."""
-        self._held += text
+        self._unread += text
         if not last:
             return "", []
         try:
-            calls = [_parted(item) for item in json.loads(self._held)]
+            calls = [_parted(item) for item in json.loads(self._unread)]
         except (ValueError, KeyError, TypeError):
-            return self._held, []
+            return self._unread, []
         self.finish = "tool_calls"
         return "", [_delta(place, *call) for place, call in enumerate(calls)]
 

@@ -39,15 +39,15 @@ NAMES = MetricNames(
 def test_figures_of_all_engines_of_a_server_count() -> None:
     ranks = {frozenset({("engine", "0"), ("model_name", "m")}): (3.0, 120.0)}
     assert read(TEXT, NAMES) == Figures(
-        running=4.0, waiting=2.0, tokens=120.0, cache_used=0.375, held=1200.0, ranks=ranks
+        running=4.0, waiting=2.0, tokens=120.0, cache_used=0.375, cached_tokens=1200.0, ranks=ranks
     )
 
 
 def test_what_is_not_told_is_nothing_and_tokens_are_unknown() -> None:
     assert read("", NAMES) == Figures()
-    assert read('vllm:cache_config_info{block_size="None"} 1\n', NAMES).held == 0.0
+    assert read('vllm:cache_config_info{block_size="None"} 1\n', NAMES).cached_tokens == 0.0
     size = MetricNames(cache_used="used", cache_size="size")
-    assert read("used 0.5\nsize 80\n", size).held == 40.0
+    assert read("used 0.5\nsize 80\n", size).cached_tokens == 40.0
 
 
 def test_answers_that_the_engine_takes_for_wrong_are_counted() -> None:

@@ -43,7 +43,7 @@ def test_it_is_asked_for_a_token_again_and_again_though_it_makes_many() -> None:
     assert not vitals.is_due(9.0)
     vitals.looked(9.0, "", busy(5.0))
     assert vitals.is_due(10.0), "who computes rubbish makes tokens too"
-    vitals.asked(10.0, 11.0, "")
+    vitals.note_token(10.0, 11.0, "")
     assert not vitals.is_due(20.0)
     assert vitals.is_due(21.0)
 
@@ -52,7 +52,7 @@ def test_it_is_asked_at_once_where_it_says_itself_that_an_answer_was_wrong() -> 
     vitals = Vitals(SPEC, 0.0)
     vitals.looked(1.0, "", Figures(suspect=1.0))
     assert vitals.is_due(1.0)
-    vitals.asked(1.0, 1.5, "")
+    vitals.note_token(1.0, 1.5, "")
     vitals.looked(2.0, "", Figures(suspect=1.0))
     assert not vitals.is_due(2.0), "one prompt was to blame"
 
@@ -61,9 +61,9 @@ def test_a_hanging_engine_is_found_by_the_deadline_and_one_with_a_long_queue_is_
     vitals = Vitals(SPEC, 0.0)
     vitals.looked(1.0, "", busy(5.0))
     vitals.looked(30.0, "", busy(6.0))
-    vitals.asked(20.0, 80.0, "no answer")
+    vitals.note_token(20.0, 80.0, "no answer")
     assert vitals.fault == "", "others got tokens meanwhile"
-    vitals.asked(90.0, 150.0, "no answer: TimeoutError()")
+    vitals.note_token(90.0, 150.0, "no answer: TimeoutError()")
     assert vitals.fault.endswith("asked for one token: no answer: TimeoutError()")
 
 
@@ -98,10 +98,10 @@ def test_an_engine_that_tells_no_figures_is_not_taken_for_stalled() -> None:
 def test_two_wrong_answers_break_it_and_one_does_not() -> None:
     vitals = Vitals(SPEC, 0.0)
     vitals.looked(20.5, "", busy(5.0))
-    vitals.asked(20.0, 21.0, "it finished by 'abort'")
+    vitals.note_token(20.0, 21.0, "it finished by 'abort'")
     assert vitals.fault == ""
     assert vitals.is_due(21.0), "it is asked at once again"
-    vitals.asked(22.0, 23.0, "it finished by 'abort'")
+    vitals.note_token(22.0, 23.0, "it finished by 'abort'")
     assert "finished by 'abort'" in vitals.fault
 
 
