@@ -207,12 +207,12 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | float | bytes]]:
         yield key >> 3, value
 
 
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """Return the number that begins at `at`, seven bits a byte, and where it ends."""
+def _varint(message: bytes, begin: int) -> tuple[int, int]:
+    """Return the number that begins at `begin`, seven bits a byte, and where it ends."""
     number = shift = 0
     while True:
-        byte = message[at]
+        byte = message[begin]
         number |= (byte & ~_GOES_ON) << shift
-        at, shift = at + 1, shift + 7
+        begin, shift = begin + 1, shift + 7
         if not byte & _GOES_ON:
-            return number, at
+            return number, begin

@@ -48,7 +48,7 @@ class Expansion:
         """The folder that `{checkpoints}` stands for."""
         return Path(self.named["checkpoints"])
 
-    def at(self, checkpoint: Path | None) -> Expansion:
+    def resumed_from(self, checkpoint: Path | None) -> Expansion:
         """Return it for a command that goes on from `checkpoint`."""
         return replace(self, named={**self.named, "checkpoint": str(checkpoint or "")})
 

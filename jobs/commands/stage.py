@@ -74,7 +74,7 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
     read = MetricPatterns(metrics or (), ctx)
     codes = {int(code): kind for code, kind in (exit_codes or {}).items()}
     try:
-        expansion = expansion.at(folder.restore())
+        expansion = expansion.resumed_from(folder.restore())
         workplace = expansion.workdir(workdir)
         events = EventFiles(expansion.folder(tensorboard, workplace)) if tensorboard else None
         tracked = ctx.tracker_variables() if mlflow and not ctx.rank else {}

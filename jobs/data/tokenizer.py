@@ -124,8 +124,8 @@ def _by_marks(tokenizer: Any, chat: Chat) -> Encoded:  # noqa: ANN401 - foreign 
 
 
 def _by_additions(tokenizer: Any, chat: Chat) -> Encoded:  # noqa: ANN401 - foreign type
-    def text_of(messages: Chat, **asked: bool) -> str:
-        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **asked)
+    def text_of(messages: Chat, **options: bool) -> str:
+        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
         return text
 
     whole = text_of(chat)

@@ -32,7 +32,7 @@ class Answer:
         constraint: What the answer must be like.
 
     Attributes:
-        held: Number of its tokens that the cache holds.
+        cached: Number of its tokens that the cache holds.
         scores: What the model says of the prompt's tokens, as far as they are read.
         done: Whether it has ended.
     """
@@ -46,7 +46,7 @@ class Answer:
         constraint: Constraint | None = None,
     ) -> None:
         self.tokens = list(prompt)
-        self.held = 0
+        self.cached = 0
         self.sampling = sampling
         self.random = randomness(sampling.seed)
         self.done = False
@@ -61,7 +61,7 @@ class Answer:
         self._stops = StopFilter(sampling.stop, include=sampling.include_stop)
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Number of tokens that may still come."""
         return self._end - len(self.tokens)
 
@@ -73,7 +73,7 @@ class Answer:
     @property
     def unread(self) -> int:
         """Number of tokens that are not in the cache yet."""
-        return len(self.tokens) - self.held
+        return len(self.tokens) - self.cached
 
     @property
     def wants_scores(self) -> bool:
@@ -82,7 +82,7 @@ class Answer:
 
     def forget(self) -> None:
         """Read all tokens anew."""
-        self.held = 0
+        self.cached = 0
         self.scores = [None]
 
     def scored(self, version: str) -> Prompt:
@@ -100,7 +100,7 @@ class Answer:
         enough = generated >= self.sampling.min_tokens
         stopping = enough and token in self.sampling.stop_token_ids
         ended = enough and not self.sampling.ignore_eos and token in source.eos
-        last = stopping or ended or complete or not self.left
+        last = stopping or ended or complete or not self.remaining
         text = self._add(token, hidden=stopping or ended, last=last)
         stop = self._stops.came
         self.done = last or stop is not None

@@ -181,13 +181,13 @@ class Batch:
         """Copy what prompts have in common with a row that is read, instead of reading it."""
         for row in range(self._read, len(self.answers)):
             answer = self.answers[row]
-            if answer.held or answer.wants_scores or answer.unread <= SHARED:
+            if answer.cached or answer.wants_scores or answer.unread <= SHARED:
                 continue
             lengths = [_common(donor, answer) for donor in self.answers]
             length = max(lengths)
             if length >= SHARED:
                 self._cache.copy(lengths.index(length), row, length)
-                answer.held = length
+                answer.cached = length
 
     def _next_to_read(self) -> tuple[list[Answer], int]:
         """Return answers that are read together, and how many tokens of each, at most.
@@ -223,12 +223,12 @@ class Batch:
     def _read_scored(self, answer: Answer, width: int) -> None:
         """Read tokens of a prompt, and note the scores of all of them."""
         width = min(width, self._scored_at_once)
-        begin = answer.held
+        begin = answer.cached
         for _, scores in self._forward(self._read, [answer], width, every=True):
             if not bool(scores.isfinite().all()):
                 self._spoiled(answer)
                 return
-            known = answer.tokens[begin + 1 : answer.held + 1]
+            known = answer.tokens[begin + 1 : answer.cached + 1]
             top = answer.sampling.prompt_logprobs or 0
             pairs = zip(scores[0], known, strict=False)  # nothing is known after the last one
             answer.scores += [score_of(at, token, top) for at, token in pairs]
@@ -248,8 +248,8 @@ class Batch:
         """
         if not answers:
             return
-        held = [answer.held for answer in answers]
-        new = [answer.tokens[answer.held : answer.held + width] for answer in answers]
+        held = [answer.cached for answer in answers]
+        new = [answer.tokens[answer.cached : answer.cached + width] for answer in answers]
 
         def run() -> Tensor:
             self._cache.cover(start, held, max(map(len, new)))
@@ -266,7 +266,7 @@ class Batch:
             yield from self._forward(start + half, answers[half:], width, every=every)
             return
         for answer, tokens in zip(answers, new, strict=True):
-            answer.held += len(tokens)
+            answer.cached += len(tokens)
         yield answers, scores
 
     def _choose(self, answers: Sequence[Answer], scores: Tensor, *, draw: bool = True) -> None:
@@ -316,8 +316,8 @@ class Batch:
         if source == target:
             return
         moved = self.answers[target] = self.answers[source]
-        if moved.held:  # the cache has memory for the rows that it has read, and no others
-            self._cache.copy(source, target, moved.held)
+        if moved.cached:  # the cache has memory for the rows that it has read, and no others
+            self._cache.copy(source, target, moved.cached)
 
 
 def _check_left(scores: Tensor) -> None:
@@ -334,7 +334,7 @@ def _blamed(what: str, error: Exception) -> Exception:
 
 def _common(donor: Answer, answer: Answer) -> int:
     """Return how many tokens a donor's row holds that the other answer begins with."""
-    most = min(donor.held, len(answer.tokens) - 1)
+    most = min(donor.cached, len(answer.tokens) - 1)
     if donor is answer or donor.done or most < SHARED:
         return 0
     if donor.tokens[:SHARED] != answer.tokens[:SHARED]:
@@ -352,8 +352,8 @@ def _common(donor: Answer, answer: Answer) -> int:
 def _twins(answer: Answer, other: Answer) -> bool:
     """Whether two answers that nothing is read of begin alike."""
     return (
-        not answer.held
-        and not other.held
+        not answer.cached
+        and not other.cached
         and len(answer.tokens) > SHARED
         and answer.tokens == other.tokens
     )

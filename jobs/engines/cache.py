@@ -141,14 +141,14 @@ class SlotCache:
         """Bytes of a token over all layers; 0 until the first one is stored."""
         return sum(layer.cell for layer in self.layers)
 
-    def cover(self, start: int, held: Sequence[int], width: int) -> Span:
-        """Begin a pass: `width` new tokens in each row from `start` on, which `held` some."""
-        stop, length = start + len(held), max(held) + width
+    def cover(self, start: int, cached: Sequence[int], width: int) -> Span:
+        """Begin a pass: `width` new tokens in each row from `start` on, which `cached` some."""
+        stop, length = start + len(cached), max(cached) + width
         if stop > self.shape[0] or length > self.shape[1]:
             self.reserve(max(stop, self.shape[0]), max(length, self.shape[1]))
-        first = torch.tensor(held, device=self._device)[:, None]
+        first = torch.tensor(cached, device=self._device)[:, None]
         positions = first + torch.arange(width, device=self._device)
-        self.span = Span(start, stop, width, length, not any(held), positions)
+        self.span = Span(start, stop, width, length, not any(cached), positions)
         self._places.clear()
         return self.span
 

@@ -14,7 +14,7 @@ class Request:
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
-        self.left = False
+        self.client_left = False
         self.loop = asyncio.get_running_loop()
         self.pieces: asyncio.Queue[Outcome] = asyncio.Queue()
 
@@ -29,7 +29,7 @@ def deliver(outcomes: Iterable[tuple[Request, Outcome]]) -> None:
             loop.call_soon_threadsafe(_put, items)
         except RuntimeError:  # the loop is closed
             for request, _ in items:
-                request.left = True
+                request.client_left = True
 
 
 def _put(items: Sequence[tuple[Request, Outcome]]) -> None:

@@ -71,22 +71,22 @@ class StopFilter:
     def __init__(self, stop: Sequence[str], *, include: bool = False) -> None:
         self._stop = tuple(stop)
         self._include = include
-        self._held = ""
+        self._withheld = ""
         self.came: str | None = None
 
     def add(self, text: str, *, last: bool = False) -> tuple[str, bool]:
         """Return what may be passed on, and whether a stop string came."""
-        self._held += text
-        places = [(self._held.find(stop), stop) for stop in self._stop]
+        self._withheld += text
+        places = [(self._withheld.find(stop), stop) for stop in self._stop]
         complete = [place for place in places if place[0] >= 0]
         if complete:
             begin, self.came = min(complete, key=lambda place: place[0])
-            return self._held[: begin + len(self.came) * self._include], True
+            return self._withheld[: begin + len(self.came) * self._include], True
         keep = 0 if last else max(map(self._overlap, self._stop), default=0)
-        ready = self._held[: len(self._held) - keep]
-        self._held = self._held[len(ready) :]
+        ready = self._withheld[: len(self._withheld) - keep]
+        self._withheld = self._withheld[len(ready) :]
         return ready, False
 
     def _overlap(self, stop: str) -> int:
-        longest = min(len(stop) - 1, len(self._held))
-        return next((n for n in range(longest, 0, -1) if self._held.endswith(stop[:n])), 0)
+        longest = min(len(stop) - 1, len(self._withheld))
+        return next((n for n in range(longest, 0, -1) if self._withheld.endswith(stop[:n])), 0)

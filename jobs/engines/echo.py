@@ -37,7 +37,7 @@ class EchoEngine:
         self.longest_token = 4
         self.active = 0
         self._closed = ""
-        self._generated = self._held = 0
+        self._generated = self._cached = 0
         self._delay = delay
 
     @property
@@ -79,14 +79,18 @@ class EchoEngine:
         self._check(sampling)
         self.active += 1
         held = len(prompt)
-        self._held += held
+        self._cached += held
         try:
             stops = StopFilter(sampling.stop, include=sampling.include_stop)
             answer = prompt[: sampling.max_tokens]
             for left, token in zip(range(len(answer) - 1, -1, -1), answer, strict=True):
                 await asyncio.sleep(self._delay)
                 self._check_open()
-                self._generated, self._held, held = self._generated + 1, self._held + 1, held + 1
+                self._generated, self._cached, held = (
+                    self._generated + 1,
+                    self._cached + 1,
+                    held + 1,
+                )
                 text, stopped = stops.add(chr(token), last=not left)
                 finish = None if left and not stopped else "stop"
                 if not stopped and not left and len(prompt) > sampling.max_tokens:
@@ -97,11 +101,11 @@ class EchoEngine:
                     return
         finally:
             self.active -= 1
-            self._held -= held
+            self._cached -= held
 
     def statistics(self) -> Mapping[str, float]:
         """Return how many answers are being made; none ever waits, and there is no cache."""
-        numbers = {"running": self.active, "waiting": 0, "held": self._held}
+        numbers = {"running": self.active, "waiting": 0, "held": self._cached}
         return {**numbers, "tokens": self._generated, "slots": SLOTS, "cache_used": 0.0}
 
     def health(self) -> str:

@@ -101,7 +101,7 @@ class Scheduler:
                 if _is_last(outcome, answer):
                     return
         finally:
-            request.left = True
+            request.client_left = True
 
     def between_steps(self, act: Callable[[], object]) -> None:
         """Do something in the thread, between two steps, and wait until it is done.
@@ -193,8 +193,8 @@ class Scheduler:
 
     def _advance(self) -> Sequence[tuple[Answer, Outcome]]:
         """Let answers leave and join, and step the batch."""
-        self._batch.leave([request.answer for request in self._running if request.left])
-        self._running = [request for request in self._running if not request.left]
+        self._batch.leave([request.answer for request in self._running if request.client_left])
+        self._running = [request for request in self._running if not request.client_left]
         joining = self._admit()
         return self._batch.step([request.answer for request in joining])
 
@@ -214,10 +214,10 @@ class Scheduler:
         while self._waiting and len(self._running) < self._slots:
             request = self._waiting[0]
             answers = [other.answer for other in joining]
-            if not request.left and not self._batch.fits([*answers, request.answer]):
+            if not request.client_left and not self._batch.fits([*answers, request.answer]):
                 break
             self._waiting.popleft()
-            if not request.left:
+            if not request.client_left:
                 joining.append(request)
                 self._running.append(request)
         return joining

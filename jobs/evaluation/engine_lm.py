@@ -125,7 +125,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc] # foreign and untyped
         pieces = self._engine.generate(tokens, sampling)
         return "".join([piece.text async for piece in pieces if isinstance(piece, Piece)])
 
-    def _all(self, asked: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    def _all(self, answers: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
         """Return what all requests give; the engine does as many at once as it has slots."""
         answered = 0
 
@@ -133,10 +133,10 @@ class EngineLM(TemplateLM):  # type: ignore[misc] # foreign and untyped
             nonlocal answered
             given = await request
             answered += 1
-            self._done(answered, len(asked))
+            self._done(answered, len(answers))
             return given
 
         async def gathered() -> list[Any]:
-            return await asyncio.gather(*map(counted, asked))
+            return await asyncio.gather(*map(counted, answers))
 
         return asyncio.run(gathered())

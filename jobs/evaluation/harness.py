@@ -72,7 +72,7 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
         raise ValueError(f"lm-eval asks from one worker, not {ctx.world_size}: needs.workers=1")
     if not tasks:
         raise ValueError("tasks is empty: give names of lm-eval's tasks, or paths of your own")
-    asked: dict[str, Any] = {
+    evaluation: dict[str, Any] = {
         **_chosen(tasks, include_path or ctx.inputs.get("tasks")),
         "limit": limit,
         "num_fewshot": fewshot,
@@ -82,13 +82,13 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
     }
     if endpoint:
         limits = {"num_concurrent": at_once, "max_length": max_context}
-        return _record(ctx, _of_endpoint(ctx, asked, endpoint, served, limits))
-    return _record(ctx, _of_engine(ctx, asked, engine, options or {}))
+        return _record(ctx, _of_endpoint(ctx, evaluation, endpoint, served, limits))
+    return _record(ctx, _of_engine(ctx, evaluation, engine, options or {}))
 
 
 def _of_endpoint(
     ctx: JobContext,
-    asked: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
     endpoint: str,
     served: str,
     limits: Mapping[str, int],
@@ -103,11 +103,11 @@ def _of_endpoint(
         **limits,
     }
     with ctx.busy("asking the endpoint"):
-        return _asked("local-completions", asked, model_args=arguments)
+        return _evaluated("local-completions", evaluation, model_args=arguments)
 
 
 def _of_engine(
-    ctx: JobContext, asked: Mapping[str, Any], engine: str, options: Mapping[str, object]
+    ctx: JobContext, evaluation: Mapping[str, Any], engine: str, options: Mapping[str, object]
 ) -> Mapping[str, Any]:
     """Return what lm-eval finds when an engine in this process answers."""
     from jobs.evaluation.engine_lm import EngineLM
@@ -115,7 +115,9 @@ def _of_engine(
     folder = ctx.inputs["model"]
     with closing(open_engine(engine, folder, ctx.hardware, options)) as opened:
         tokenizer = load_tokenizer(folder)
-        return _asked(EngineLM(opened, tokenizer, seed=ctx.seed, done=ctx.progress), asked)
+        return _evaluated(
+            EngineLM(opened, tokenizer, seed=ctx.seed, done=ctx.progress), evaluation
+        )
 
 
 def _chosen(names: Sequence[str], include_path: str | Path | None) -> dict[str, Any]:
@@ -162,12 +164,12 @@ async def _listed(endpoint: str) -> None:
         await client.models.list()
 
 
-def _asked(model: Any, asked: Mapping[str, Any], **more: object) -> Mapping[str, Any]:  # noqa: ANN401 - foreign
+def _evaluated(model: Any, evaluation: Mapping[str, Any], **more: object) -> Mapping[str, Any]:  # noqa: ANN401 - foreign
     """Return what lm-eval finds."""
     from lm_eval import simple_evaluate
 
     results: Mapping[str, Any] = _given(
-        "lm-eval can't go on", lambda: simple_evaluate(model, **asked, **more)
+        "lm-eval can't go on", lambda: simple_evaluate(model, **evaluation, **more)
     )
     return results
 

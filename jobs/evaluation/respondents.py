@@ -29,7 +29,7 @@ class Ask:
 class Respondent(Protocol):
     """Answers questions."""
 
-    def answers(self, asked: Sequence[Ask], sampling: Sampling, done: Done) -> list[str]:
+    def answers(self, questions: Sequence[Ask], sampling: Sampling, done: Done) -> list[str]:
         """Return an answer to each, by the chat template; `done` is told how many there are."""
         ...
 
@@ -47,7 +47,7 @@ class EngineRespondent:
         """Open the engine class of this name over the model in `folder`."""
         self._engine = open_engine(name, folder, hardware, options)
 
-    def answers(self, asked: Sequence[Ask], sampling: Sampling, done: Done) -> list[str]:
+    def answers(self, questions: Sequence[Ask], sampling: Sampling, done: Done) -> list[str]:
         """Return an answer to each question; the engine makes as many at once as it has slots."""
 
         async def answer(ask: Ask) -> str:
@@ -55,7 +55,7 @@ class EngineRespondent:
             pieces = self._engine.generate(prompt, replace(sampling, seed=ask.seed))
             return "".join([piece.text async for piece in pieces if isinstance(piece, Piece)])
 
-        return asyncio.run(_gathered(answer, asked, len(asked), done))
+        return asyncio.run(_gathered(answer, questions, len(questions), done))
 
     def close(self) -> None:
         """Close the engine."""
@@ -69,7 +69,7 @@ class EndpointRespondent:
         """Ask `model` at `address` (`http://HOST:PORT/v1`), so many questions at once."""
         self._address, self._model, self._at_once = address, model, at_once
 
-    def answers(self, asked: Sequence[Ask], sampling: Sampling, done: Done) -> list[str]:
+    def answers(self, questions: Sequence[Ask], sampling: Sampling, done: Done) -> list[str]:
         """Return an answer to each question.
 
         Raises:
@@ -91,7 +91,7 @@ class EndpointRespondent:
                     )
                     return reply.choices[0].message.content or ""
 
-                return await _gathered(answer, asked, self._at_once, done)
+                return await _gathered(answer, questions, self._at_once, done)
 
         return reached(self._address, all_of_them())
 
@@ -143,7 +143,7 @@ def reached(address: str, asking: Coroutine[Any, Any, T]) -> T:
 
 
 async def _gathered(
-    answer: Callable[[Ask], Awaitable[str]], asked: Sequence[Ask], most: int, done: Done
+    answer: Callable[[Ask], Awaitable[str]], questions: Sequence[Ask], most: int, done: Done
 ) -> list[str]:
     """Return the answers in the order of the questions; at most so many are made at once."""
     free = asyncio.Semaphore(max(most, 1))
@@ -157,7 +157,7 @@ async def _gathered(
         done(answered)
         return text.strip()
 
-    return await asyncio.gather(*map(limited, asked))
+    return await asyncio.gather(*map(limited, questions))
 
 
 def _line(error: BaseException) -> str:

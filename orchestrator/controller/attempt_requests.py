@@ -60,7 +60,7 @@ def attempt_request(
     own = run.stages[command.stage].avoid if command.pool == run.stages[command.stage].pool else ()
     quarantined = outlook.quarantined.get(command.pool, ())
     stage_run = run.stages[command.stage]
-    stage, pool = stage_run.planned.stage.at(command.pool), run.plan.pools[command.pool]
+    stage, pool = stage_run.planned.stage.on_pool(command.pool), run.plan.pools[command.pool]
     return AttemptRequest(
         run=run.header.run,
         stage=stage.name,
@@ -184,7 +184,7 @@ def deployment(
         format=planned.formats[planned.pools.index(command.pool)],
         fallbacks=planned.pools[planned.pools.index(command.pool) + 1 :],
         pool=run.plan.pools[command.pool],
-        needs=planned.stage.at(command.pool).needs,
+        needs=planned.stage.on_pool(command.pool).needs,
         packages=defaults.packages,
         code=defaults.code,
         shipped=run.header.code,

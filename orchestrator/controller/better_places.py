@@ -77,7 +77,7 @@ class PlaceWatcher:
         for stage in run.stages.values():
             patience = stage.planned.stage.recovery.failback
             for pool in preferred(stage) if patience is not None else ():
-                workers = stage.planned.stage.at(pool).needs.workers
+                workers = stage.planned.stage.on_pool(pool).needs.workers
                 yield _Preference(stage, pool, workers, (patience or 0.0) * 2.0 ** returns(stage))
             if self._grow is not None and stage.lacking:
                 yield _Preference(stage, stage.pool, stage.lacking, self._grow)
@@ -119,7 +119,7 @@ def _has_room(preference: _Preference, outlook: Outlook, states: Mapping[str, Po
         *outlook.drained_nodes.get(preference.pool, ()),
     }
     usable = [node.free for node in state.members if node.name not in unused]
-    devices = stage.planned.stage.at(preference.pool).needs.devices
+    devices = stage.planned.stage.on_pool(preference.pool).needs.devices
     return (
         sum(free // devices for free in usable) >= preference.workers if devices else bool(usable)
     )

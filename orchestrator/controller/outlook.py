@@ -170,7 +170,7 @@ def _entry(run: Run, stage: StageRun, before: Mapping[str, Queued], now: float) 
     kept = before.get(stage.name)
     if kept is not None and kept.pool == stage.pool:
         return kept
-    placed = stage.planned.stage.at(stage.pool)
+    placed = stage.planned.stage.on_pool(stage.pool)
     return Queued(
         pool=stage.pool,
         run=run.header.run,

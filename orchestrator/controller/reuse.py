@@ -37,7 +37,7 @@ def reuse_key_with(
     """
 
     def key(run: Run, stage: StageRun) -> str | None:
-        planned = stage.planned.stage.at(stage.pool)
+        planned = stage.planned.stage.on_pool(stage.pool)
         if planned.job is None or not planned.cache:
             return None
         artifacts = {name: run.stages[source].artifact for name, source in planned.inputs.items()}
@@ -64,7 +64,7 @@ def reuse_key_with(
 
 def workers(stage: StageRun) -> int:
     """Return how many workers its latest attempt has; an elastic gang may have shrunk."""
-    needs = stage.planned.stage.at(stage.pool).needs
+    needs = stage.planned.stage.on_pool(stage.pool).needs
     if needs.min_workers is None or not stage.attempts or not stage.attempts[-1].nodes:
         return needs.workers
     return len(stage.attempts[-1].nodes)

@@ -33,7 +33,7 @@ def _rows(plan: Plan, planned: PlannedStage) -> Iterator[tuple[str, ...]]:
     for index, name in enumerate(planned.pools):
         pool = plan.pools[name]
         price = pool.price
-        devices = stage.at(name).devices
+        devices = stage.on_pool(name).devices
         hours = None if stage.hours is None else devices * stage.hours
         spent = 0.0 if devices == 0 else prices.money(hours, price)
         yield (
@@ -59,7 +59,7 @@ def differences(planned: PlannedStage) -> Iterator[str]:
     prefix = "" if is_command(stage) else "params."
     for name in planned.pools:
         if name in stage.on:
-            placed, given = stage.at(name), stage.on[name].params
+            placed, given = stage.on_pool(name), stage.on[name].params
             values = [
                 *_changed("needs", stage.needs, placed.needs),
                 *(f"{prefix}{key}={value}" for key, value in given.items()),
@@ -80,7 +80,7 @@ def _devices(stage: Stage, pool: Pool) -> str:
 
     Of replicas that take several nodes each, how many of those too.
     """
-    placed = stage.at(pool.name)
+    placed = stage.on_pool(pool.name)
     if placed.fewest == placed.processes:
         nodes = _nodes(placed, pool)
         on = f" on {placed.processes * nodes} nodes" if nodes > 1 else ""
@@ -126,7 +126,7 @@ def as_json(plan: Plan) -> dict[str, object]:
             "emulated": plan.pools[planned.pools[0]].emulated,
             "emulation": plan.pools[planned.pools[0]].emulation_mode,
             "devices": planned.devices,
-            "devices_by_pool": {n: planned.stage.at(n).devices for n in planned.pools},
+            "devices_by_pool": {n: planned.stage.on_pool(n).devices for n in planned.pools},
             "differs": list(differences(planned)),
             "nodes_each": _nodes(planned.stage, plan.pools[planned.pools[0]]),
             "format": planned.formats[0] if planned.formats else None,

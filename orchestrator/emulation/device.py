@@ -47,7 +47,7 @@ def install(
 
 def _register(name: str, module: DeviceModule) -> None:
     _setup_privateuseone_for_python_backend(name, backend_module=module)
-    device.name, device.at = name, torch.device(name, 0)
+    device.name, device.torch_device = name, torch.device(name, 0)
     library: Any = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call] # torch leaves it untyped
     library.impl("empty.memory_format", _empty, _KEY)
     library.impl("empty_strided", _empty_strided, _KEY)

@@ -38,7 +38,7 @@ class Device:
 
     def __init__(self) -> None:
         self.name = ""
-        self.at = torch.device("cpu")
+        self.torch_device = torch.device("cpu")
         self.refused: frozenset[str] = frozenset()
         self.on_host: frozenset[str] = frozenset()
         self.kernels: dict[int, Kernel] = {}  # by id: an operator lives for ever, its hash is slow

@@ -153,7 +153,7 @@ def wrap(inner: torch.Tensor) -> EmulatedTensor:
         None,
         inner.dtype,
         inner.layout,
-        device.at,
+        device.torch_device,
     )
     tensor.on_cpu = inner
     return tensor
@@ -178,7 +178,7 @@ def _inside(value: Value, kernel: Kernel) -> Value:
         return [_inside(item, kernel) for item in value]
     if isinstance(value, torch.Tensor) and value.dim() and not kernel.mixed:
         message = "Expected all tensors to be on the same device, but found at least two devices"
-        fail(RuntimeError(f"{message}, {device.at} and {value.device}!"))
+        fail(RuntimeError(f"{message}, {device.torch_device} and {value.device}!"))
     return value
 
 

@@ -289,7 +289,7 @@ def indivisible(
         known = kept.get(planned_stage.stage.inputs.get(endpoint.model, ""))
         if known is not None and known[0].artifact is not None:
             config = wiring.model_config(storage, known[0].artifact)
-            yield from spread_problems(planned_stage.stage.at(pool.name), pool, config)
+            yield from spread_problems(planned_stage.stage.on_pool(pool.name), pool, config)
 
 
 def crowded(planned: Plan, lives: Mapping[str, EndpointLife]) -> Iterator[Problem]:

@@ -33,11 +33,11 @@ _MARKS = (":job_id:", ":actor_name:", ":task_name:")
 
 @dataclass(slots=True)
 class _Stream:
-    """A file that is followed: read from `at` on. `original` is what it stands in for."""
+    """A file that is followed: read from `offset` on. `original` is what it stands in for."""
 
     descriptor: int
     reader: int
-    at: int
+    offset: int
     original: int | None = None
     begun: bytes = b""
     secrets: tuple[str, ...] = ()
@@ -45,13 +45,13 @@ class _Stream:
     def lines(self) -> Iterator[str]:
         """Yield the whole lines that have come since."""
         size = os.fstat(self.reader).st_size
-        self.at = min(self.at, size)  # it may have been cut short
-        if size - self.at > MOST_BEHIND:
-            skipped = size - self.at - MOST_BYTES
-            self.at, self.begun = self.at + skipped, b""
+        self.offset = min(self.offset, size)  # it may have been cut short
+        if size - self.offset > MOST_BEHIND:
+            skipped = size - self.offset - MOST_BYTES
+            self.offset, self.begun = self.offset + skipped, b""
             yield f"{skipped} bytes were not kept: printed faster than they are read"
-        block = os.pread(self.reader, MOST_BYTES, self.at)
-        self.at += len(block)
+        block = os.pread(self.reader, MOST_BYTES, self.offset)
+        self.offset += len(block)
         self._hand_on(self._blot(block))
         *whole, self.begun = (self.begun + block).split(b"\n")
         while len(self.begun) > LONGEST_LINE:
@@ -61,7 +61,7 @@ class _Stream:
 
     def rest(self) -> Iterator[str]:
         """Yield all that is left, the last line without its end."""
-        while self.at < os.fstat(self.reader).st_size:
+        while self.offset < os.fstat(self.reader).st_size:
             yield from self.lines()
         yield from _text(self.begun) if self.begun else ()
         self.begun = b""
@@ -72,7 +72,7 @@ class _Stream:
         without = blotted(text, self.secrets)
         if without != text:
             with suppress(OSError):  # it was cut short meanwhile
-                os.pwrite(self.reader, without, self.at - len(text))
+                os.pwrite(self.reader, without, self.offset - len(text))
         return without[len(self.begun) :]
 
     def _hand_on(self, block: bytes) -> None:
@@ -81,9 +81,9 @@ class _Stream:
             return
         with suppress(OSError):
             os.write(self.original, block)
-        if self.at > MOST_BEHIND and self.at == os.fstat(self.reader).st_size:
+        if self.offset > MOST_BEHIND and self.offset == os.fstat(self.reader).st_size:
             os.ftruncate(self.reader, 0)
-            self.at = 0
+            self.offset = 0
 
     def close(self) -> None:
         """Give the descriptor back what it had."""

@@ -55,7 +55,7 @@ def test_a_stage_is_on_a_pool_what_it_says_of_that() -> None:
     watch = Watch(hang=3600.0)
     differs = OnPool(needs=Needs(workers=3), params={"b": 2}, watch=watch)
     everywhere = stage("s", params={"a": 1, "b": 1}, needs=Needs(workers=8), on={"b": differs})
-    there, elsewhere = everywhere.at("b"), everywhere.at("a")
+    there, elsewhere = everywhere.on_pool("b"), everywhere.on_pool("a")
     assert (there.needs.workers, there.params, there.watch) == (3, {"a": 1, "b": 2}, watch)
     assert elsewhere == everywhere
 

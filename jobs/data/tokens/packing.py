@@ -134,13 +134,13 @@ class TokenRows:
         """Return where documents start in a piece, from its beginning."""
         return self._shards[piece.shard].starts_between(piece.begin, piece.end) - piece.begin
 
-    def _pieces(self, at: int, number: int) -> Iterator[RowPiece]:
-        """Yield the pieces of row `number`, which is row `at` of a batch."""
+    def _pieces(self, row: int, number: int) -> Iterator[RowPiece]:
+        """Yield the pieces of row `number`, which is row `row` of a batch."""
         if not 0 <= number < self._size:
             raise IndexError(f"row {number!r} of {self._size!r}")
         if self._bins is not None:
             shard, begin, end = self._bins[number].tolist()
-            yield RowPiece(at, 0, shard, begin, end)
+            yield RowPiece(row, 0, shard, begin, end)
             return
         begin = number * self._sequence
         end = begin + self._sequence + 1
@@ -149,7 +149,7 @@ class TokenRows:
         while place < end:
             first, last = int(self._ends[shard]), int(self._ends[shard + 1])
             if stop := max(0, min(end, last) - place):
-                yield RowPiece(at, place - begin, shard, place - first, place - first + stop)
+                yield RowPiece(row, place - begin, shard, place - first, place - first + stop)
             place += stop
             shard += 1
 

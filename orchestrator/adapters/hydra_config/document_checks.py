@@ -28,12 +28,12 @@ PATTERN = "fleet.pools.*.accelerator.diagnostic_failed"
 def problems(data: Mapping[str, Json]) -> Iterator[Problem]:
     """Yield what is wrong with a config beside its types."""
     for pattern, (low, high) in BOUNDS.items():
-        for path, value in _at(data, pattern.split("."), ()):
+        for path, value in _matches(data, pattern.split("."), ()):
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if number and not low <= value <= high:  # type: ignore[operator]
                 hint = f"at least {low}" if high is MOST else f"{low} to {high}"
                 yield Problem(path, f"{shown(value)} is out of bounds", hint)
-    for path, value in _at(data, PATTERN.split("."), ()):
+    for path, value in _matches(data, PATTERN.split("."), ()):
         if isinstance(value, str) and not _compiles(value):
             yield Problem(path, f"{shown(value)} is no regular expression", "escape what it means")
     yield from emulated.problems(_mapping(_mapping(data.get("fleet")).get("pools")))
@@ -70,14 +70,14 @@ def _endpoint_names(stages: Mapping[str, Json]) -> Iterator[Problem]:
             yield Problem(f"pipeline.stages.{name}.endpoint.name", what, "rename one")
 
 
-def _at(data: Json, pattern: list[str], path: tuple[str, ...]) -> Iterator[tuple[str, Json]]:
+def _matches(data: Json, pattern: list[str], path: tuple[str, ...]) -> Iterator[tuple[str, Json]]:
     if not pattern:
         yield ".".join(path), data
         return
     holder = _holder(data)
     for key in holder if pattern[0] == "*" else [pattern[0]]:
         if key in holder:
-            yield from _at(holder[key], pattern[1:], (*path, key))
+            yield from _matches(holder[key], pattern[1:], (*path, key))
 
 
 def _holder(data: Json) -> Mapping[str, Json]:

@@ -55,7 +55,7 @@ class _Weigher:
         return 1 + literal + sum(self._of(target) for target in targets)
 
     def _of(self, path: Path) -> int:
-        value = self._at(path)
+        value = self._value_of(path)
         if isinstance(value, str):
             return self.weight(path, value)
         if path not in self._known:
@@ -67,7 +67,7 @@ class _Weigher:
         """Return `text` with plain names in place of references to them."""
 
         def name(match: re.Match[str]) -> str:
-            value = self._at(self._target(path, match))
+            value = self._value_of(self._target(path, match))
             plain = isinstance(value, str | int) and "${" not in str(value)
             return str(value) if plain else match[0]
 
@@ -80,7 +80,7 @@ class _Weigher:
         base = path[:-levels] if levels else ()
         return (*base, *(part for part in dotted.split(".") if part))
 
-    def _at(self, path: Path) -> Json:
+    def _value_of(self, path: Path) -> Json:
         node = self._data
         for part in path:
             if isinstance(node, list):

@@ -83,7 +83,7 @@ class Curves:
         stages = (planned.stage for planned in header.plan.stages)
         self._training = frozenset(s.name for s in stages if s.role is Role.TRAIN)
         self._cursor = ""
-        self._at = 0
+        self._last_id = 0
         self._left_out = 0
         self._curves: dict[tuple[str, int, str], _AttemptCurve] = {}
         self._unshown: dict[tuple[str, int], list[Point]] = {}
@@ -99,7 +99,7 @@ class Curves:
         """Write what is new; each page is flushed before the cursor moves past it."""
         if self._cursor != f"mlflow/{parent.id}":
             self._open(f"mlflow/{parent.id}", parent)
-        while points := self._store.points(self._run, self._at, PAGE):
+        while points := self._store.points(self._run, self._last_id, PAGE):
             known = list(points if run.done else _until_unknown(points, attempts))
             for point in known:
                 if not _sound(point) or (point.stage, point.attempt) not in attempts:
@@ -110,8 +110,8 @@ class Curves:
                 outbox.post(shown, _metric(point, fields.name(point.key)))
             outbox.flush()
             if known:
-                self._at = known[-1].id
-                self._store.set_cursor(self._cursor, self._at)
+                self._last_id = known[-1].id
+                self._store.set_cursor(self._cursor, self._last_id)
             if len(known) < len(points):
                 break  # of an attempt that the next pass will know
         for stage in run.stages.values():
@@ -164,7 +164,7 @@ class Curves:
             self._lines[curve.stage, curve.key] = _RunCurve(top=reached)
             if curve.step > reached:
                 self._hold(curve, self._store.curve_points(self._run, curve, reached, at))
-        self._cursor, self._at = cursor, at
+        self._cursor, self._last_id = cursor, at
 
     def _hold(self, curve: Curve, points: Sequence[Point]) -> None:
         """Hold the last `points` of a curve back that stand for it."""

@@ -28,12 +28,12 @@ Fields = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class MetricPoint:
-    """A value of a metric at a step; `at` is milliseconds since the epoch."""
+    """A value of a metric at a step; `milliseconds` is milliseconds since the epoch."""
 
     key: str
     value: float
     step: int
-    at: int
+    milliseconds: int
 
 
 @dataclass(slots=True)
@@ -134,7 +134,7 @@ class MlflowExperiment:
         What MLflow refuses is reported in the log and left out.
         """
         points: list[Fields] = [
-            {"key": p.key, "value": _number(p.value), "timestamp": p.at, "step": p.step}
+            {"key": p.key, "value": _number(p.value), "timestamp": p.milliseconds, "step": p.step}
             for p in metrics
         ]
         for part in _parts(points, _pairs(params or {}), _pairs(tags or {})):

@@ -187,7 +187,7 @@ class Projection:
         return shown[key]
 
     def _params(self, attempt: Attempt) -> Mapping[str, Json]:
-        stage = self.run.plan[attempt.stage].stage.at(attempt.pool)
+        stage = self.run.plan[attempt.stage].stage.on_pool(attempt.pool)
         return stage.params or (stage.endpoint.engine_options if stage.endpoint else {})
 
     # --- what it came to ----------------------------------------------------------------------

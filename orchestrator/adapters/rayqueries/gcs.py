@@ -177,10 +177,10 @@ def refusal(address: str, *, has_token: bool) -> str:
     return f"the Ray cluster at {address!r} wants a token, and this process has none; {TOKEN_HINT}"
 
 
-def _can_bind(family: int, at: tuple[object, ...]) -> bool:
+def _can_bind(family: int, address: tuple[object, ...]) -> bool:
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.bind(at)
+            probe.bind(address)
     except OSError:
         return False
     return True

@@ -95,9 +95,9 @@ def free_ports(host: str, count: int) -> tuple[int, ...]:
 
 
 def launch(
-    deployment: Deployment, model: Path, files: Path, at: tuple[str, int], part: ReplicaPart
+    deployment: Deployment, model: Path, files: Path, address: tuple[str, int], part: ReplicaPart
 ) -> EngineProcess:
-    """Start the engine over the model in a folder; it listens `at` an address of this node.
+    """Start the engine over the model in a folder; it listens at `address`, one of this node.
 
     `files` is a folder of this user alone, for the files that it reads.
 
@@ -110,8 +110,8 @@ def launch(
     interface = rendezvous_port.interface_to(part.leader) if part.nodes > 1 else ""
     places = {
         "python": sys.executable,
-        "host": at[0],
-        "port": str(at[1]),
+        "host": address[0],
+        "port": str(address[1]),
         "model": str(model),
         "name": endpoint.name,
         "files": str(files),

@@ -56,7 +56,7 @@ def _stage(
         for name, differs in stage.on.items() if not isinstance(signature, Problem) else ():
             if differs.params:
                 paths = (f"{path}.job", params_path(stage, name))
-                yield from _wrong(signature, stage.job, paths, stage.at(name).params)
+                yield from _wrong(signature, stage.job, paths, stage.on_pool(name).params)
     if stage.endpoint is not None and stage.endpoint.server is None:
         engine, options = stage.endpoint.engine, stage.endpoint.engine_options
         where = f"{path}.endpoint"

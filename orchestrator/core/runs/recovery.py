@@ -264,7 +264,7 @@ def _again_elsewhere(case: _FailedStage) -> bool:
 
 def _fits(case: _FailedStage, avoid: tuple[str, ...], pool: str) -> bool:
     """Whether `pool` holds the stage's fewest workers without the nodes of `avoid`."""
-    fleet_pool, spec = case.run.plan.pools[pool], case.stage.planned.stage.at(pool)
+    fleet_pool, spec = case.run.plan.pools[pool], case.stage.planned.stage.on_pool(pool)
     left = replace(fleet_pool, nodes=fleet_pool.nodes - len(avoid))
     return places(spec, left) >= spec.fewest
 

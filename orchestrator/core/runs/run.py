@@ -128,7 +128,7 @@ class StageRun:
         latest = self.attempts[-1:]
         if not latest or not latest[0].active or latest[0].placed is None or latest[0].leaving:
             return 0
-        placed = self.planned.stage.at(latest[0].pool)
+        placed = self.planned.stage.on_pool(latest[0].pool)
         if placed.needs.min_workers is None:
             return 0
         return max(placed.needs.workers - len(latest[0].nodes), 0)
@@ -201,7 +201,7 @@ class StageRun:
         """Return the device-hours that one of its attempts held, up to `now`."""
         if attempt.placed is None:
             return 0.0
-        stage = self.planned.stage.at(attempt.pool)
+        stage = self.planned.stage.on_pool(attempt.pool)
         workers = len(attempt.nodes) if stage.needs.min_workers is not None else stage.processes
         end = now if attempt.ended is None else attempt.ended
         return prices.device_hours(workers * stage.needs.devices, end - attempt.placed)

@@ -196,7 +196,7 @@ def _candidates(stage: Stage, fleet: Fleet, bindings: Bindings) -> list[Pool]:
 
 def _pool_problems(stage: Stage, pool: Pool) -> Iterator[Problem]:
     differs = pool.name in stage.on and stage.on[pool.name].needs is not None
-    stage = stage.at(pool.name)
+    stage = stage.on_pool(pool.name)
     path, where = f"pipeline.stages.{stage.name}", f"pool {pool.name!r}"
     if not pool.available:
         yield Problem(path, f"{where} is not available: {pool.excuse}", "bind another pool")
@@ -211,7 +211,7 @@ def _engine_problems(stage: Stage, fleet: Fleet, bindings: Bindings) -> Iterator
     endpoint = stage.endpoint
     if endpoint is None:
         return
-    devices = max(stage.at(name).needs.devices for name in ("", *stage.on))
+    devices = max(stage.on_pool(name).needs.devices for name in ("", *stage.on))
     path = f"pipeline.stages.{stage.name}"
     if endpoint.server is None:
         if devices > 1 and not is_server(endpoint.engine):
@@ -242,7 +242,7 @@ def _split_problems(path: str, stage: Stage, pools: Sequence[Pool]) -> Iterator[
             continue
         try:
             split = split_of(
-                server, server.given(pool, options), stage.at(pool.name).needs.devices
+                server, server.given(pool, options), stage.on_pool(pool.name).needs.devices
             )
         except ValueError as error:
             yield Problem(path, str(error), "tensor x pipeline x data is to be needs.devices")
@@ -279,7 +279,7 @@ def _shape_problems(
     blocks = {"quantization_config": {"weight_block_size": [128, 128]}}
     with suppress(ValueError):  # told of its options
         whole = {**config, **(blocks if weights_format.startswith("fp8") else {})}
-        yield from spread_problems(stage.at(pools[0].name), pools[0], whole)
+        yield from spread_problems(stage.on_pool(pools[0].name), pools[0], whole)
 
 
 def _not_there(path: str, endpoint: Endpoint, pool: Pool) -> Problem:

@@ -100,7 +100,7 @@ def written(stage: Stage) -> Iterator[tuple[str, Mapping[str, Json], frozenset[s
     yield params_path(stage), stage.params, frozenset(stage.params)
     for pool, differs in stage.on.items():
         if differs.params:
-            yield params_path(stage, pool), stage.at(pool).params, frozenset(differs.params)
+            yield params_path(stage, pool), stage.on_pool(pool).params, frozenset(differs.params)
 
 
 def problems_of_command(stage: Stage, pools: Sequence[str] = ()) -> Iterator[Problem]:
@@ -290,7 +290,7 @@ def _size_problems(stage: Stage, pools: Sequence[str]) -> Iterator[Problem]:
     """Yield where a stage may go on with another number of ranks than its checkpoints take."""
     sizes: dict[int, str] = {}
     for pool in pools:
-        placed = stage.at(pool)
+        placed = stage.on_pool(pool)
         checkpoints = placed.params.get("checkpoints")
         if not isinstance(checkpoints, Mapping) or checkpoints.get("reshard", True) is not False:
             continue

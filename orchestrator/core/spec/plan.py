@@ -49,7 +49,7 @@ class PlannedStage:
     @property
     def devices(self) -> int:
         """Chips that an attempt uses on the first pool."""
-        return self.stage.at(self.pools[0]).devices
+        return self.stage.on_pool(self.pools[0]).devices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +158,7 @@ def _bind(
     ]
     texts = texts_of(stages, stage)
     reasons += [texts.line] if texts else []
-    devices = stage.at(order[0]).devices
+    devices = stage.on_pool(order[0]).devices
     hours = None if stage.hours is None else devices * stage.hours
     price = fleet.pools[order[0]].price
     return PlannedStage(
@@ -186,7 +186,7 @@ def _unpriced(plan: Plan) -> Iterator[Problem]:
         planned.stage.name: [
             name
             for name in planned.pools
-            if plan.pools[name].price is None and planned.stage.at(name).devices
+            if plan.pools[name].price is None and planned.stage.on_pool(name).devices
         ]
         for planned in plan.stages
     }

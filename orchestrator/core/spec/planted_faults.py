@@ -75,5 +75,5 @@ def _hits(fault: Fault, stage: Stage) -> bool:
 
 
 def _most_workers(stage: Stage, pool: Pool) -> int:
-    placed = stage.at(pool.name)
+    placed = stage.on_pool(pool.name)
     return max(placed.processes, (placed.endpoint and placed.endpoint.max_replicas) or 0)

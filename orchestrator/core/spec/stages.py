@@ -209,7 +209,7 @@ class Stage:
         """Names of the stages that must be done before this one, each once."""
         return tuple(dict.fromkeys((*self.inputs.values(), *self.after)))
 
-    def at(self, pool: str) -> Stage:
+    def on_pool(self, pool: str) -> Stage:
         """Return it as it is on `pool`."""
         if self.endpoint is None and pool not in self.on:
             return self

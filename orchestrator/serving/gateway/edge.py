@@ -150,13 +150,13 @@ def _request_id(scope: Scope) -> str:
 
 
 def _recorded(
-    scope: Scope, method: str, answered: _IdentifiedSend, at: float, spent: float
+    scope: Scope, method: str, answered: _IdentifiedSend, now: float, spent: float
 ) -> RequestRecord:
     tally: Tally | None = scope.get("tally")
     client = scope.get("client")
     parts = _TRACE.fullmatch(header(scope, b"traceparent") or b"")
     record = RequestRecord(
-        at=at - spent,
+        at=now - spent,
         request_id=answered.request_id,
         client=client[0] if client else "",
         method=method,

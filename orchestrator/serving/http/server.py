@@ -55,16 +55,19 @@ class Listening:
     shared: bool = False
 
 
-def serve(app: Handler, at: Listening, limits: GatewayLimits | None = None) -> None:
+def serve(app: Handler, listening: Listening, limits: GatewayLimits | None = None) -> None:
     """Serve `app` until a signal ends the process.
 
     Raises:
         OSError: An address can't be had, or a file of the certificate not be read.
     """
     limits = within_files(limits or GatewayLimits(), raise_files())
-    server = Server(app, limits, at)
+    server = Server(app, limits, listening)
     listener = socket.create_server(
-        (at.host, at.port), family=_family(at.host), backlog=2048, reuse_port=at.shared
+        (listening.host, listening.port),
+        family=_family(listening.host),
+        backlog=2048,
+        reuse_port=listening.shared,
     )
     gc.collect()
     gc.freeze()  # what is there by now stays: the collector needn't look at it again
@@ -107,9 +110,11 @@ def _family(host: str) -> socket.AddressFamily:
 class Server(uvicorn.Server):
     """uvicorn, looking after its connections and its certificate."""
 
-    def __init__(self, app: Handler, limits: GatewayLimits, at: Listening | None = None) -> None:
+    def __init__(
+        self, app: Handler, limits: GatewayLimits, listening: Listening | None = None
+    ) -> None:
         kind = type("Patience", (_Patience,), {"limits": limits})
-        self._at = at or Listening(host="", port=0)
+        self._listening = listening or Listening(host="", port=0)
         self._kind = kind
         self._files: tuple[float, ...] = self._changed()
         super().__init__(
@@ -126,8 +131,8 @@ class Server(uvicorn.Server):
                 date_header=False,
                 timeout_keep_alive=limits.idle_seconds,  # type: ignore[arg-type]
                 timeout_graceful_shutdown=limits.drain_seconds,  # type: ignore[arg-type]
-                ssl_certfile=self._at.certificate or None,
-                ssl_keyfile=self._at.key or None,
+                ssl_certfile=self._listening.certificate or None,
+                ssl_keyfile=self._listening.key or None,
             )
         )
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # no line for each bad request
@@ -135,10 +140,16 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, for Prometheus too."""
         await super().startup(sockets)
-        if self._at.metrics is None or self._at.metrics_at is None or self.should_exit:
+        if (
+            self._listening.metrics is None
+            or self._listening.metrics_at is None
+            or self.should_exit
+        ):
             return
-        host, port = self._at.metrics_at
-        config = uvicorn.Config(self._at.metrics, http=self._kind, ws="none", log_config=None)
+        host, port = self._listening.metrics_at
+        config = uvicorn.Config(
+            self._listening.metrics, http=self._kind, ws="none", log_config=None
+        )
         config.load()
         protocol = partial(self._kind, config=config, server_state=self.server_state, app_state={})
         loop = asyncio.get_running_loop()
@@ -170,7 +181,7 @@ class Server(uvicorn.Server):
         if changed == self._files or self.config.ssl is None:
             return
         try:
-            self.config.ssl.load_cert_chain(self._at.certificate, self._at.key)
+            self.config.ssl.load_cert_chain(self._listening.certificate, self._listening.key)
         except OSError as error:  # ssl.SSLError is one; the files may be half written
             logger.warning("the certificate before stays: %s", error)
         else:
@@ -178,7 +189,7 @@ class Server(uvicorn.Server):
 
     def _changed(self) -> tuple[float, ...]:
         """Return when the files of the certificate were written."""
-        paths = [Path(name) for name in (self._at.certificate, self._at.key) if name]
+        paths = [Path(name) for name in (self._listening.certificate, self._listening.key) if name]
         return tuple(path.stat().st_mtime for path in paths if path.exists())
 
 

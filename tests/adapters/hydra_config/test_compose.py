@@ -171,12 +171,12 @@ stages:
     )
     batch = "pipeline.stages.learn.on.ascend.params.batch=2"
     (stage,) = compose("pipeline=wide", batch).pipeline.stages
-    there = stage.at("ascend")
+    there = stage.on_pool("ascend")
     assert there.needs == Needs(workers=3, memory_gb=60)
     assert there.params == {"batch": 2, "words": {"on": True}}
     assert there.watch == Watch(hang=3600, patience=5)
-    assert stage.at("nvidia").needs == Needs(workers=2, min_workers=1, memory_gb=60)
-    assert stage.at("nvidia").watch == stage.watch
+    assert stage.on_pool("nvidia").needs == Needs(workers=2, min_workers=1, memory_gb=60)
+    assert stage.on_pool("nvidia").watch == stage.watch
 
 
 def test_what_a_stage_can_not_be_on_a_pool_is_refused_with_its_path(compose: Compose) -> None:
