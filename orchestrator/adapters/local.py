@@ -54,7 +54,7 @@ class LocalCluster:
         attempt = self._attempts.get(key)
         if attempt is None:
             return ()
-        messages = attempt.said() if attempt.running else self._place(attempt)
+        messages = attempt.messages() if attempt.running else self._place(attempt)
         if messages and isinstance(messages[-1], Succeeded | Failed):
             self.cancel(key)
         return messages
@@ -147,7 +147,7 @@ class _LocalAttempt:
         self._thread = threading.Thread(target=self._run, args=(worker,), daemon=True)
         self._thread.start()
 
-    def said(self) -> Sequence[Message]:
+    def messages(self) -> Sequence[Message]:
         """Return what the worker said, up to its outcome."""
         taken: list[Message] = []
         while not self._queue.empty():
@@ -174,7 +174,7 @@ class _LocalAttempt:
         last: Message | None = None
         try:
             with (
-                rank_environment.held(rank_environment.variables(self.request, 0, None)),
+                rank_environment.applied(rank_environment.variables(self.request, 0, None)),
                 closing(worker(self.request, rank=0, rendezvous=None)) as stream,  # type: ignore[type-var]
             ):
                 for batch in stream:

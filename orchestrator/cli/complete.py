@@ -51,9 +51,9 @@ def _fitting(before: list[str], word: str) -> Iterable[str]:
     return words + (_overrides([], word) if verb in CHANGE and at else [])
 
 
-def _positionals(known: Sequence[argparse.Action], typed: Sequence[str]) -> list[str]:
+def _positionals(actions: Sequence[argparse.Action], typed: Sequence[str]) -> list[str]:
     """Return the words of `typed` that are no option and no value of one."""
-    valued = {name for action in known if action.nargs != 0 for name in action.option_strings}
+    valued = {name for action in actions if action.nargs != 0 for name in action.option_strings}
     return [
         word
         for at, word in enumerate(typed)

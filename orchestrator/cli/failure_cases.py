@@ -63,12 +63,12 @@ def _case(fields: Mapping[str, Json], where: str) -> Case:
     return Case(Excerpt(split, (Raised(bases(kind), message),)), expected)
 
 
-def _expected(given: Json, where: str) -> tuple[str, ...] | None:
-    names = [given] if isinstance(given, str) else given
+def _expected(kinds: Json, where: str) -> tuple[str, ...] | None:
+    names = [kinds] if isinstance(kinds, str) else kinds
     if names is None:
         return None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise _refused(f"{where}: 'expected' is {given!r}", "it is a list of kinds")
+        raise _refused(f"{where}: 'expected' is {kinds!r}", "it is a list of kinds")
     return tuple(names)
 
 

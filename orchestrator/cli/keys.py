@@ -99,11 +99,11 @@ def _tell(secret: str) -> None:
     tables.console(stderr=True).print("It is shown this once: only its hash is kept.")
 
 
-def _require(said: str | None) -> Step:
-    if said not in {"on", "off"}:
-        what = f"{arguments.shown(said or '')} says not whether keys are needed"
+def _require(answer: str | None) -> Step:
+    if answer not in {"on", "off"}:
+        what = f"{arguments.shown(answer or '')} says not whether keys are needed"
         raise ConfigError([Problem("keys", what, "write keys require on, or keys require off")])
-    return Step.of(keys.require(on=said == "on"), lambda access: print(_follows(access)))
+    return Step.of(keys.require(on=answer == "on"), lambda access: print(_follows(access)))
 
 
 def _revoked(name: str, access: Access) -> None:

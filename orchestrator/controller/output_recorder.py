@@ -143,7 +143,7 @@ class OutputRecorder:
             self._gather()
             chunks = list(self._chunks)
             add = partial(self._store.add_log, self._run, chunks)
-            if not self._taken(UNTOLD, add, _lines_of(chunks)):
+            if not self._settled(UNTOLD, add, _lines_of(chunks)):
                 return False
             with self._lock:
                 self._waiting -= sum(len(chunk.text) for chunk in chunks)
@@ -152,7 +152,7 @@ class OutputRecorder:
                 self._unpaged[chunk.stage, chunk.attempt] += len(chunk.text)
             return self._write_notes()
 
-    def _taken(self, what: str, call: Callable[[], None], count: int = 1) -> bool:
+    def _settled(self, what: str, call: Callable[[], None], count: int = 1) -> bool:
         """Return whether there is no need to try again: it is stored, or refused for good."""
         error = outcome(call, but=()).error
         if isinstance(error, UnstorableError):
@@ -176,7 +176,7 @@ class OutputRecorder:
             notes, self._notes = self._notes, {}
         while notes:
             key, note = notes.popitem()
-            if not self._taken(UNTOLD_NOTES, note):
+            if not self._settled(UNTOLD_NOTES, note):
                 with self._lock:
                     self._notes = {**notes, key: note, **self._notes}
                 return False

@@ -82,11 +82,11 @@ def _maker(name: str) -> Callable[[Value, int, int, timedelta], EmulatedGroup]:
 class EmulatedWork(dist.Work):
     """A collective on its way. It gives back what was put in, as torch's DDP wants it."""
 
-    def __init__(self, inner: dist.Work, given: Value) -> None:
-        """Stand for `inner`, which writes into the CPU's side of `given`."""
+    def __init__(self, inner: dist.Work, outputs: Value) -> None:
+        """Stand for `inner`, which writes into the CPU's side of `outputs`."""
         super().__init__()
         self._work = inner
-        self._given = given
+        self._outputs = outputs
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Wait until it is done."""
@@ -101,14 +101,14 @@ class EmulatedWork(dist.Work):
 
     def result(self) -> Value:
         """Return what it gives."""
-        return self._given
+        return self._outputs
 
     def get_future(self) -> Value:
         """Return the future of what it gives."""
 
         def give(done: Value) -> Value:
             done.value()  # raises what went wrong
-            return self._given
+            return self._outputs
 
         return self._work.get_future().then(give)
 

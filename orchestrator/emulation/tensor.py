@@ -225,17 +225,17 @@ def _mutate(
     return _given_back(out, given)
 
 
-def _given_back(out: Value, given: Mapping[int, Value]) -> Value:
+def _given_back(out: Value, outer: Mapping[int, Value]) -> Value:
     """Return `out` with the tensors that were given for those that they wrap."""
-    if id(out) in given:
-        return given[id(out)]
+    if id(out) in outer:
+        return outer[id(out)]
     if out.__class__ is list or out.__class__ is tuple:
-        return out.__class__(_given_back(item, given) for item in out)
+        return out.__class__(_given_back(item, outer) for item in out)
     return _outside(out)
 
 
-def _pairs(inner: Sequence[Value], given: Sequence[Value]) -> Iterator[tuple[Value, Value]]:
-    for mine, theirs in zip(inner, given, strict=True):
+def _pairs(inner: Sequence[Value], outer: Sequence[Value]) -> Iterator[tuple[Value, Value]]:
+    for mine, theirs in zip(inner, outer, strict=True):
         if isinstance(mine, torch.Tensor):
             yield mine, theirs
         elif mine.__class__ is list:

@@ -94,7 +94,7 @@ class Canary:
         compared = theirs if any(answer.good for answer in theirs) else ours
         self._probes = tuple(p for p, answer in zip(probes, compared, strict=True) if answer.good)
         if not any(answer.good for answer in ours):
-            return f"it answers none of {len(ours)} probes: {_said(ours[0])}"
+            return f"it answers none of {len(ours)} probes: {_in_words(ours[0])}"
         failing = _failing(probes, theirs, ours)
         if failing or old is None or not self._same(old):
             return failing
@@ -262,11 +262,11 @@ def _failing(probes: Sequence[Probe], theirs: Answers, ours: Answers) -> str:
         mine = [n for n, probe in enumerate(probes) if probe.path == path]
         if any(ours[n].good for n in mine) or not all(theirs[n].good for n in mine):
             continue
-        return f"it fails {len(mine)} of {len(mine)} probes of {path}: {_said(ours[mine[0]])}"
+        return f"it fails {len(mine)} of {len(mine)} probes of {path}: {_in_words(ours[mine[0]])}"
     return ""
 
 
-def _said(answer: ProbeAnswer) -> str:
+def _in_words(answer: ProbeAnswer) -> str:
     if not answer.status:
         return f"nothing came within {answer.seconds:.0f} s"
     return f"{answer.status}, {str(answer.body)[:120]!r}"

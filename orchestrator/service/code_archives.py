@@ -23,14 +23,14 @@ SECONDS_TO_BE_RECORDED = 86_400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeArchives:
-    """The archives of one store; its runs are `gone`, or stay.
+    """The archives of one store; its runs are `removed`, or stay.
 
     `served` is the code of live revisions. `home` is the identity of this one, `now` the time of
     the database (seconds, epoch).
     """
 
     store: ArtifactStore
-    gone: Collection[Run]
+    removed: Collection[Run]
     stay: Collection[Run]
     served: Collection[ShippedCode]
     home: str
@@ -64,7 +64,7 @@ class CodeArchives:
 
     def _may_go(self, key: str, marked: Sequence[str]) -> bool:
         """Whether nothing here needs an archive; what nobody here was given is not ours."""
-        return key not in self._needed and (bool(marked) or key in _keys_of(self.gone))
+        return key not in self._needed and (bool(marked) or key in _keys_of(self.removed))
 
     @property
     def _needed(self) -> set[str]:
@@ -72,8 +72,8 @@ class CodeArchives:
 
     def _over(self, key: str, marked: Sequence[str]) -> Sequence[str]:
         """Return the runs that need an archive no more, of those that are marked to have it."""
-        gone = {run.header.run for run in self.gone}
-        return [run for run in marked if run in gone or self._has_ended(key, run)]
+        removed = {run.header.run for run in self.removed}
+        return [run for run in marked if run in removed or self._has_ended(key, run)]
 
     def _has_ended(self, key: str, run: str) -> bool:
         known = any(run == other.header.run for other in self.stay)

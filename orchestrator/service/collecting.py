@@ -143,7 +143,7 @@ class _Collector:
         return [part for part in parts if part.kinds and _here(part.run) and part.has_something]
 
     def _archives(
-        self, known: Sequence[Run], gone: Sequence[Run], served: Sequence[ShippedCode]
+        self, runs: Sequence[Run], removed: Sequence[Run], served: Sequence[ShippedCode]
     ) -> list[CodeArchives]:
         """Return the archives of code in each store that is seen from here.
 
@@ -152,16 +152,16 @@ class _Collector:
         """
         if not self.kinds & {Kind.CODE, Kind.RUNS}:
             return []
-        names = {run.header.run for run in gone}
-        stay = [run for run in known if run.header.run not in names]
-        uses = partial(CodeArchives, gone=gone, stay=stay, served=served)
+        names = {run.header.run for run in removed}
+        stay = [run for run in runs if run.header.run not in names]
+        uses = partial(CodeArchives, removed=removed, stay=stay, served=served)
         here = partial(uses, home=wiring.home_id(wiring.home()), now=self.database.now())
-        stores = {_storage(run) for run in known if _here(run)}
+        stores = {_storage(run) for run in runs if _here(run)}
         return [here(store=wiring.artifact_store(uri)) for uri in sorted(stores)]
 
-    def _aliased(self, known: Sequence[Run]) -> list[str]:
+    def _aliased(self, runs: Sequence[Run]) -> list[str]:
         """Return the digests of models with an alias; runs that nobody showed have none."""
-        if not any(_section(run, "tracking").get("enabled", True) for run in known):
+        if not any(_section(run, "tracking").get("enabled", True) for run in runs):
             return []
         with closing(wiring.registry(wiring.home(), start=self.start)) as registry:
             versions = [version for version in registry.versions() if version.aliases]

@@ -178,11 +178,15 @@ class Daemon:
             self._try_again()
             lost = next((n for n in self._ended if n not in self._due), None)
             if lost:
-                raise ServiceError(f"{lost} ended with {self._exit(lost)}: {self._said(lost)}")
+                raise ServiceError(
+                    f"{lost} ended with {self._exit(lost)}: {self._telling_line(lost)}"
+                )
             if time.monotonic() > self._deadline:
                 name = process.name if process.name in self._popen else next(iter(self._popen))
                 where = f"no answer at {address[0]}:{address[1]} within {self._timeout:g} s"
-                raise ServiceError(f"{process.name}: {where}; {name} said: {self._said(name)}")
+                raise ServiceError(
+                    f"{process.name}: {where}; {name} said: {self._telling_line(name)}"
+                )
             self._watch(_PROBE)
 
     def _watch(self, seconds: float | None) -> None:
@@ -221,7 +225,7 @@ class Daemon:
         code = self._record.children[name].exit or 0
         return f"code {code}" if code >= 0 else signal.Signals(-code).name
 
-    def _said(self, name: str) -> str:
+    def _telling_line(self, name: str) -> str:
         """Return the line of the log of process `name` that tells most."""
         process = self._process(name)
         log = Path(process.log or self._folder / f"{self._record.service}-{name}.log")

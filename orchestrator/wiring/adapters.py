@@ -205,13 +205,15 @@ def run_worker(
         chip=chip,
         tracked_run=partial(attempt_run, request),
     )
-    return _over(messages, store)
+    return _releasing(messages, store)
 
 
-def _over(said: Iterator[Sequence[Message]], store: ArtifactStore) -> Iterator[Sequence[Message]]:
+def _releasing(
+    messages: Iterator[Sequence[Message]], store: ArtifactStore
+) -> Iterator[Sequence[Message]]:
     """Yield what a worker says; its process may work for other attempts after that."""
     try:
-        yield from said
+        yield from messages
     finally:
         store.release()
 

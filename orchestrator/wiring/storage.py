@@ -178,7 +178,7 @@ def unread(uri: str, name: str, text: str, variables: Mapping[str, str], patienc
     from orchestrator.worker import rank_environment
 
     try:
-        with rank_environment.held(variables):
+        with rank_environment.applied(variables):
             read = artifact_store(uri, SystemClock(), patience).marked(name)
     except ArtifactError as error:
         return str(error)

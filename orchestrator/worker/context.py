@@ -239,7 +239,7 @@ def meta_of(request: AttemptRequest) -> dict[str, str]:
     }
 
 
-def _floats(values: Metrics, known: Container[str]) -> dict[str, float] | None:
+def _floats(values: Metrics, names: Container[str]) -> dict[str, float] | None:
     """Return a copy of metrics that are plain already: the usual case, each step, is cheap."""
     if type(values) is not dict:
         return None
@@ -247,6 +247,6 @@ def _floats(values: Metrics, known: Container[str]) -> dict[str, float] | None:
         if type(value) is not float:
             return None
     for name in values:
-        if type(name) is not str or name not in known:
+        if type(name) is not str or name not in names:
             return None
     return dict(values)

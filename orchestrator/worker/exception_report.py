@@ -39,12 +39,12 @@ class ExceptionReport:
 def describe(error: BaseException, signatures: tuple[Signature, ...] = ()) -> ExceptionReport:
     """Return what `error` tells; the traceback begins at the user's first frame."""
     if isinstance(error, KnownFailureError) and error.kind in OF_A_JOB:
-        said = _said(error).partition(": ")[2].strip()
+        said = _typed_message(error).partition(": ")[2].strip()
         known = Judgement(FailureKind(error.kind), certain=True, sign=BY_JOB)
         return _evidence(known, said[:LONGEST_LINE], "")
     judgement = judge(tuple(_chain(error)), matcher(signatures))
     if isinstance(error, ParityError):
-        said = _said(error).partition(": ")[2].strip()
+        said = _typed_message(error).partition(": ")[2].strip()
         return _evidence(judgement, said[:LONGEST_LINE], "")
     frames = _from_the_user(error.__traceback__)
     if frames is None and isinstance(error, OrchestratorError):
@@ -63,7 +63,7 @@ def _line_of(judgement: Judgement, error: BaseException) -> str:
 
     Drivers begin with where in their own source they are, and come to the code further down.
     """
-    below = (line.strip() for line in _said(error).splitlines()[1:])
+    below = (line.strip() for line in _typed_message(error).splitlines()[1:])
     return (
         judgement.line[:LONGEST_LINE]
         if judgement.line and judgement.line in below
@@ -87,7 +87,7 @@ def _line(error: BaseException) -> str:
     """
     if isinstance(error, OrchestratorError):
         return str(error)[:LONGEST_LINE]
-    lines = _said(error).splitlines()
+    lines = _typed_message(error).splitlines()
     name = type(error).__name__
     heads = (i for i, line in enumerate(lines) if _type_in(line) == name)
     first = next(heads, 0)
@@ -153,9 +153,9 @@ def _is_a_librarys(kind: type) -> bool:
 
 def _message(error: BaseException) -> str:
     """Return what `error` says, without its type, even where its own `__str__` fails."""
-    return _said(error).partition(": ")[2].rstrip()
+    return _typed_message(error).partition(": ")[2].rstrip()
 
 
-def _said(error: BaseException) -> str:
+def _typed_message(error: BaseException) -> str:
     """Return type and message of the exception, even where its own `__str__` fails."""
     return "".join(TracebackException(type(error), error, None).format_exception_only())

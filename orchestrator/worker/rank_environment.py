@@ -42,7 +42,7 @@ def variables(request: AttemptRequest, rank: int, rendezvous: str | None) -> dic
 
 
 @contextmanager
-def held(values: Mapping[str, str]) -> Iterator[None]:
+def applied(values: Mapping[str, str]) -> Iterator[None]:
     """Have the environment of this process say `values`, over what it says else."""
     layer = dict(values)  # one of its own, to be told from others that say the same
     with _lock:

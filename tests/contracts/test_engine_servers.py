@@ -97,7 +97,7 @@ def test_on_a_chip_it_decides_itself_of_memory_types_and_how_it_computes(name: s
     """What a stand-in among many on a host is held to would starve a chip."""
     for spec, pool in pools_of(name):
         if pool.emulation is None:
-            options = " ".join(spec.given(pool, {}))
+            options = " ".join(spec.all_options(pool, {}))
             assert not [word for word in OF_THE_CHIP if word in options]
 
 
@@ -125,7 +125,7 @@ def test_it_takes_a_key_from_nobody_s_list_of_processes(name: str) -> None:
 @every_engine
 def test_users_may_set_how_it_is_spread_and_none_of_its_own_options_is_refused(name: str) -> None:
     for spec, pool in pools_of(name):
-        assert list(refused_options(spec, spec.given(pool, {}))) == []
+        assert list(refused_options(spec, spec.all_options(pool, {}))) == []
         asked = [
             spec.concurrency,
             *(getattr(spec.parallel, split) for split in (*SPLITS, "shared")),

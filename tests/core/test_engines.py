@@ -13,7 +13,7 @@ from tests.core.engine_values import CHIPS, HOST, SPEC
 
 
 def split(options: dict[str, Any], devices: int) -> Split:
-    return split_of(SPEC, SPEC.given(CHIPS, options), devices)
+    return split_of(SPEC, SPEC.all_options(CHIPS, options), devices)
 
 
 def test_a_name_with_dots_is_a_class_and_one_without_a_server() -> None:

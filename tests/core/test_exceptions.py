@@ -152,4 +152,4 @@ def test_a_signature_may_name_a_base_of_a_plain_exception() -> None:
 
 
 def test_an_exception_without_words_is_its_type() -> None:
-    assert Raised(("MyError",), "").said == "MyError"
+    assert Raised(("MyError",), "").in_full == "MyError"

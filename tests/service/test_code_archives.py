@@ -65,7 +65,7 @@ class Code:
         served: Sequence[ShippedCode] = (),
     ) -> CodeArchives:
         return CodeArchives(
-            store=self.store, gone=gone, stay=stay, served=served, home=HERE, now=NOW
+            store=self.store, removed=gone, stay=stay, served=served, home=HERE, now=NOW
         )
 
     def left(self) -> list[str]:
@@ -89,12 +89,12 @@ def test_code_goes_with_the_last_run_that_has_it(code: Code) -> None:
     runs = [run("first", shared), run("second", shared), run("third", other)]
     for known in runs:
         code.mark("other" if known.header.run == "third" else "shared", known.header.run)
-    some = code.archives(gone=runs[:1], stay=runs[1:])
+    some = code.archives(removed=runs[:1], stay=runs[1:])
     assert list(some.lines()) == []
     assert some.remove() == 0
     assert (code.left(), code.marked("shared")) == (["other", "shared"], ["second"])
 
-    more = code.archives(gone=runs[:2], stay=runs[2:])
+    more = code.archives(removed=runs[:2], stay=runs[2:])
     assert [line.partition(":")[0] for line in more.lines()] == ["code shared"]
     assert code.left() == ["other", "shared"], "what is told first is not removed by that"
     assert more.remove() > 0
@@ -117,7 +117,7 @@ def test_an_older_archive_stays_for_a_launch_that_takes_it_again(code: Code) -> 
     shipped = code.ship("old")
     code.mark("old", "over")
     code.mark("old", "launched", at=NOW - 1)
-    assert code.archives(gone=[run("over", shipped)]).remove() == 0
+    assert code.archives(removed=[run("over", shipped)]).remove() == 0
     assert (code.left(), code.marked("old")) == (["old"], ["launched"])
 
 
@@ -127,7 +127,7 @@ def test_code_that_another_database_has_marked_stays_though_no_run_here_has_it(
     shipped = code.ship("both")
     code.mark("both", "ours")
     code.mark("both", "theirs", home=ELSEWHERE)
-    assert code.archives(gone=[run("ours", shipped)]).remove() == 0
+    assert code.archives(removed=[run("ours", shipped)]).remove() == 0
     assert (code.left(), code.marked("both")) == (["both"], ["theirs"])
 
 
@@ -154,5 +154,5 @@ def test_code_that_a_run_is_being_resumed_with_stays(code: Code) -> None:
 def test_an_archive_that_nobody_here_was_given_is_left(code: Code) -> None:
     unknown, ours = code.ship("unknown"), code.ship("ours")
     assert unknown != ours
-    assert code.archives(gone=[run("before marks", ours)]).remove() > 0
+    assert code.archives(removed=[run("before marks", ours)]).remove() > 0
     assert code.left() == ["unknown"]

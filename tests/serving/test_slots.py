@@ -38,7 +38,7 @@ def test_the_replica_with_the_fewest_requests_is_next() -> None:
     async def play() -> None:
         slots, _ = slots_of(replace(ONE, revisions=(revision("r1", "a", "b"),), concurrency=9))
         taken = [await slots.take("e", "") for _ in range(6)]
-        assert slots.taken == {"a": 3, "b": 3}
+        assert slots.in_use == {"a": 3, "b": 3}
         for slot in taken:
             if slot.url == "a":
                 slots.release(slot)
@@ -78,7 +78,7 @@ def test_one_who_leaves_the_queue_takes_no_slot_along() -> None:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert slots.taken == {}
+        assert slots.in_use == {}
 
     asyncio.run(play())
 
@@ -279,7 +279,7 @@ def test_choices_take_slots_and_the_engine_s_own_number_is_what_counts() -> None
         mine = replace(revision("r1", "a", "b"), concurrency=4)
         slots, _ = slots_of(replace(ONE, revisions=(mine,), concurrency=256, queue=0))
         big = await slots.take("e", "", share=Share(size=6))
-        assert slots.taken == {big.url: 6}
+        assert slots.in_use == {big.url: 6}
         others = [await slots.take("e", "", share=Share(size=2)) for _ in range(2)]
         assert {slot.url for slot in others} == {"a", "b"} - {big.url}
         with pytest.raises(ApiError, match="0 requests wait"):
@@ -320,7 +320,7 @@ def test_a_client_with_a_crowd_makes_no_replica_hot() -> None:
         slots, _ = slots_of(route)
         for _ in range(200):
             await slots.take("e", "the same")
-        assert max(slots.taken.values()) <= 1.25 * 50 + 2
+        assert max(slots.in_use.values()) <= 1.25 * 50 + 2
 
     asyncio.run(play())
 

@@ -72,7 +72,7 @@ class Crowd:
         for task in self.held():
             slot = task.result()
             sums[slot.url] = sums.get(slot.url, 0) + slot.size
-        assert sums == self.slots.taken
+        assert sums == self.slots.in_use
         assert all(count < 2 + 3 for count in sums.values())
 
     async def end(self) -> None:
@@ -82,7 +82,7 @@ class Crowd:
                 self.release("", 0)
             self.look()
             await settle()
-        assert self.slots.taken == {}
+        assert self.slots.in_use == {}
         assert not any(self.slots.waiting().values())
         assert all(task.done() for task in self.asked)
 

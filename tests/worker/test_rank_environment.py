@@ -21,8 +21,8 @@ def said(name: str) -> str | None:
 def test_attempts_that_overlap_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FIRST, "before")
     monkeypatch.delenv(SECOND, raising=False)
-    one = rank_environment.held({FIRST: "one", SECOND: "one"})
-    other = rank_environment.held({FIRST: "other"})
+    one = rank_environment.applied({FIRST: "one", SECOND: "one"})
+    other = rank_environment.applied({FIRST: "other"})
     one.__enter__()
     other.__enter__()
     assert (said(FIRST), said(SECOND)) == ("other", "one")

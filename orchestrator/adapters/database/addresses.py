@@ -71,16 +71,16 @@ def shown(address: str | URL) -> str:
 
 def _ports(url: URL) -> Iterator[str]:
     if url.get_backend_name() in _BACKENDS:
-        yield from (port for port in _said(url, "port") if port)
+        yield from (port for port in _listed(url, "port") if port)
 
 
 def _places(url: URL) -> Iterator[str]:
     """Yield what stands for a host or a database: an abstract socket begins with its @."""
     yield from (url.host or "", url.database or "")
-    yield from (host[1:] for host in _said(url, "host"))
+    yield from (host[1:] for host in _listed(url, "host"))
 
 
-def _said(url: URL, name: str) -> list[str]:
+def _listed(url: URL, name: str) -> list[str]:
     values = url.query.get(name, ())
     return ",".join((values,) if isinstance(values, str) else values).split(",")
 

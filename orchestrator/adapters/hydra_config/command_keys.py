@@ -22,16 +22,16 @@ def as_jobs(stages: dict[str, Json]) -> Iterator[Problem]:
         if "command" in stage:
             yield from _as_job(name, stage)
         elif stage.get("job") == JOB and isinstance(params, dict):  # built in Python
-            params |= _taken(dict(params))
+            params |= _command_params(dict(params))
         else:
             yield from _misplaced(name, stage)
 
 
 def _as_job(name: str, stage: dict[str, Json]) -> Iterator[Problem]:
-    params = _taken(stage)
+    params = _command_params(stage)
     for differs in _mappings(stage.get("on")):
         own = differs.get("params")
-        differs["params"] = {**_taken(differs), **(own if isinstance(own, dict) else {})}
+        differs["params"] = {**_command_params(differs), **(own if isinstance(own, dict) else {})}
     for other in ("job", "endpoint", "params"):
         if stage.get(other):
             path = f"pipeline.stages.{name}.{other}"
@@ -43,7 +43,7 @@ def _as_job(name: str, stage: dict[str, Json]) -> Iterator[Problem]:
 
 def _misplaced(name: str, stage: dict[str, Json]) -> Iterator[Problem]:
     """Take keys of a command from a stage that is none, and say so."""
-    for key in _taken(stage):
+    for key in _command_params(stage):
         what = "is a key of a stage with a command, and this one has none"
         yield Problem(f"pipeline.stages.{name}.{key}", what, "write `command`, or leave it out")
 
@@ -63,7 +63,7 @@ def _agree_on_grace(stage: dict[str, Json], params: dict[str, Json]) -> None:
         params[GRACE] = max(0.0, kill_after - TO_LEAVE)
 
 
-def _taken(holder: dict[str, Json]) -> dict[str, Json]:
+def _command_params(holder: dict[str, Json]) -> dict[str, Json]:
     params = {key: holder.pop(key) for key in KEYS if key in holder}
     if "checkpoints" in params:
         params["checkpoints"] = spread_layout(params["checkpoints"])

@@ -40,14 +40,14 @@ class _Weigher:
 
     def __init__(self, data: Json) -> None:
         self._data = data
-        self._known: dict[Path, int] = {}
+        self._sizes: dict[Path, int] = {}
 
     def weight(self, path: Path, text: str) -> int:
         """Return how often something is looked up, and how long it gets, to fill `text` in."""
-        if path not in self._known:
-            self._known[path] = 0  # one in a circle is told of by OmegaConf
-            self._known[path] = min(self._sum(path, self._with_names(path, text)), _BEYOND)
-        return self._known[path]
+        if path not in self._sizes:
+            self._sizes[path] = 0  # one in a circle is told of by OmegaConf
+            self._sizes[path] = min(self._sum(path, self._with_names(path, text)), _BEYOND)
+        return self._sizes[path]
 
     def _sum(self, path: Path, text: str) -> int:
         literal = len(_REFERENCE.sub("", text)) // CHARACTERS
@@ -58,10 +58,10 @@ class _Weigher:
         value = self._value_of(path)
         if isinstance(value, str):
             return self.weight(path, value)
-        if path not in self._known:
+        if path not in self._sizes:
             parts = [self._of((*path, name)) for name, _ in _parts(value)]
-            self._known[path] = min(1 + sum(parts), _BEYOND)
-        return self._known[path]
+            self._sizes[path] = min(1 + sum(parts), _BEYOND)
+        return self._sizes[path]
 
     def _with_names(self, path: Path, text: str) -> str:
         """Return `text` with plain names in place of references to them."""

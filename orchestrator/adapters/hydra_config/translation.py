@@ -90,8 +90,8 @@ def first_line(error: BaseException) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
-def _unknown(path: tuple[str, ...], known: Sequence[str]) -> Problem:
-    hint = choices(path[-1], known, "keys")
+def _unknown(path: tuple[str, ...], keys: Sequence[str]) -> Problem:
+    hint = choices(path[-1], keys, "keys")
     if len(path) == 1 and path[0] in (*ROLE_LIKE, *Role):
         roles = ", ".join(f"roles.{role.value}" for role in Role)
         hint = f"a role is bound to a pool by roles.ROLE=POOL: {roles}"

@@ -70,7 +70,7 @@ def run_task(
     try:
         with (
             process.noted(request.key, rank, me),
-            rank_environment.held(rank_environment.variables(request, rank, rendezvous)),
+            rank_environment.applied(rank_environment.variables(request, rank, rendezvous)),
             native_output.followed(request.secrets.values()),  # one attempt at a time
             exit_codes.announced(),
             told_by(_asked_to_end),
@@ -105,7 +105,7 @@ class Member:
         """Import what an attempt like the sealed request needs."""
         warm, request = _opened(parcel)
         visible.prepare(request)
-        with rank_environment.held({**request.env, **request.secrets}):
+        with rank_environment.applied({**request.env, **request.secrets}):
             warm(request)
 
     def ping(self) -> None:

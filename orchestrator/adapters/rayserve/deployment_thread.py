@@ -63,7 +63,7 @@ class Deploying:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def said(self) -> list[Message]:
+    def messages(self) -> list[Message]:
         """Return what is new, without waiting."""
         return [self._messages.get() for _ in range(self._messages.qsize())]
 

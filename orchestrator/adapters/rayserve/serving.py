@@ -84,7 +84,7 @@ class RayServing:
     def poll(self, key: str) -> Sequence[Message]:
         """Return what the deployment said since the last call."""
         deploying = self._deploying.get(key)
-        messages = deploying.said() if deploying else []
+        messages = deploying.messages() if deploying else []
         if messages and isinstance(messages[-1], Succeeded | Failed):
             del self._deploying[key]
         return messages

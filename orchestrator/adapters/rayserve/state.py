@@ -218,11 +218,11 @@ class EngineAddresses:
     def __init__(self, ask: Callable[[str], str] = address_of) -> None:
         """Know none yet."""
         self._ask = ask
-        self.known: dict[str, dict[str, str]] = {}
+        self.addresses: dict[str, dict[str, str]] = {}
 
     def of(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         """Return those of an application, as Serve tells load balancers of it."""
-        known = self.known.setdefault(group["app_name"], {})
+        known = self.addresses.setdefault(group["app_name"], {})
         replicas = [target["name"] for target in group["targets"]]
         for gone in known.keys() - set(replicas):
             del known[gone]

@@ -110,7 +110,7 @@ class Supervision:
     def _check(self) -> None:
         pool, options = self._deployment.pool, self._deployment.endpoint.engine_options
         split = split_of(
-            self._spec, self._spec.given(pool, options), self._deployment.needs.devices
+            self._spec, self._spec.all_options(pool, options), self._deployment.needs.devices
         )
         try:
             config = json.loads((self._folder / "config.json").read_text("utf-8"))

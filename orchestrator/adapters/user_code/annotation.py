@@ -19,12 +19,12 @@ _PLAIN: Mapping[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A value at `path` that is not of type `kind`; `known` are the values that are, if few."""
+    """A value at `path` that is not of type `kind`; `allowed` are the values that are, if few."""
 
     path: str
     value: Json
     kind: str
-    known: tuple[object, ...] = ()
+    allowed: tuple[object, ...] = ()
 
 
 def misfits(path: str, value: Json, kind: ast.expr) -> Iterator[Misfit]:

@@ -44,7 +44,7 @@ class CodeFiles:
         """Remember what the last command has read."""
         self._kept = kept
         self._apart = frozenset(path.resolve() for path in apart)
-        self._known, self._settled = _load(kept)
+        self._digests, self._settled = _load(kept)
         self._seen: dict[str, Any] = {}
 
     def digest(self, folder: Path) -> tuple[str, frozenset[str]]:
@@ -61,7 +61,7 @@ class CodeFiles:
         try:
             status = path.stat()
             stamp = [status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino]
-            known = self._known.get(str(path))
+            known = self._digests.get(str(path))
             fresh = known and known[0] == stamp and status.st_ctime_ns < self._settled
             self._seen[str(path)] = known if fresh else [stamp, *_read(path)]
         except OSError as error:
@@ -76,7 +76,7 @@ class CodeFiles:
 
     def keep(self) -> None:
         """Remember what was read for the next command, where there is room."""
-        if self._kept is None or all(self._known.get(k) == v for k, v in self._seen.items()):
+        if self._kept is None or all(self._digests.get(k) == v for k, v in self._seen.items()):
             return
         new = self._kept.with_suffix(f".{os.getpid()}")
         try:

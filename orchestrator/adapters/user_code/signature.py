@@ -87,21 +87,21 @@ def _value(path: str, parameter: Parameter, value: Json) -> Iterator[Problem]:
     if parameter.annotation is None:
         return
     for bad in misfits(path, value, parameter.annotation):
-        if bad.known:
-            hint = choices(str(bad.value), map(str, bad.known), "values")
+        if bad.allowed:
+            hint = choices(str(bad.value), map(str, bad.allowed), "values")
             yield Problem(bad.path, f"{shown(bad.value)} is none of them", hint)
         else:
             yield Problem(bad.path, f"{shown(bad.value)} is not of type {bad.kind}", "change it")
 
 
-def _read(function: ast.FunctionDef, given: int) -> CallSignature:
+def _read(function: ast.FunctionDef, handed: int) -> CallSignature:
     args = function.args
     positional = [*args.posonlyargs, *args.args]
     without_default = len(positional) - len(args.defaults)
     read = {
         arg.arg: Parameter(index < without_default, arg.annotation)
         for index, arg in enumerate(positional)
-        if index >= given
+        if index >= handed
     }
     for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
         read[arg.arg] = Parameter(default is None, arg.annotation)

@@ -170,7 +170,7 @@ class Raised:
     explicit: bool = True
 
     @property
-    def said(self) -> str:
+    def in_full(self) -> str:
         """What it says, with its type, as a traceback ends with it."""
         return f"{self.types[0]}: {self.message}" if self.message else self.types[0]
 
@@ -202,7 +202,7 @@ def judge(chain: Sequence[Raised], signatures: Matcher) -> Judgement:
             return inner_judgement
     first = chain[0]
     chain = tuple(takewhile(lambda raised: raised.explicit or not first.plain, chain))
-    known = tuple(_known(chain, signatures))
+    known = tuple(_signed(chain, signatures))
     if known:
         best = next((judgement for judgement in known if judgement.certain), known[0])
         full = best.kind is _K.STORAGE and any(map(_no_room, chain))
@@ -230,7 +230,7 @@ def _inner(raised: Raised) -> Raised | None:
     return Raised(bases(last[1]), "\n".join([last[2], *lines[at + 1 :]]).strip())
 
 
-def _known(chain: Sequence[Raised], signatures: Matcher) -> Iterator[Judgement]:
+def _signed(chain: Sequence[Raised], signatures: Matcher) -> Iterator[Judgement]:
     """Yield what each of `chain` shows for itself."""
     for raised in chain:
         shown = _by_signature(raised, signatures)
@@ -259,7 +259,7 @@ def find(raised: Raised, signatures: Matcher) -> Sign | None:
 
     Drivers begin with where in their own source they are, and come to the code further down.
     """
-    first, *below = raised.said.splitlines()
+    first, *below = raised.in_full.splitlines()
     words = first.partition(": ")[2]
     heads = [first, *(f"{name}: {words}" for name in raised.types[1:] if name not in _GENERAL)]
     plain = raised.plain

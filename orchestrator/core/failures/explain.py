@@ -26,7 +26,7 @@ def _ended(excerpt: Excerpt, signatures: tuple[Signature, ...]) -> Failure:
     if not excerpt.raised:
         return Failure(kind=FailureKind.WORKER_LOST, evidence=WITHOUT_A_WORD, rank=0)
     judgement = judge(excerpt.raised, matcher(signatures))
-    first = (excerpt.raised[0].said.splitlines() or [""])[0]
+    first = (excerpt.raised[0].in_full.splitlines() or [""])[0]
     return Failure(
         kind=judgement.kind,
         evidence=judgement.line or first,

@@ -200,19 +200,19 @@ def quotes(text: str, position: int) -> bool:
     )
 
 
-def tells_of_data(text: str, end: int, known: str) -> bool:
+def tells_of_data(text: str, end: int, pattern: str) -> bool:
     """Whether what stands in `text` up to `end` is quoted, or said of some data.
 
-    Words that stand in `known`, the pattern that fits there, are the maker's own; so is what it
+    Words that stand in `pattern`, the pattern that fits there, are the maker's own; so is what it
     quotes, if the pattern does not begin with a gap.
     """
-    skips = _SKIPS.search(known) is not None
+    skips = _SKIPS.search(pattern) is not None
     if skips and any(
         quotation.start() < end < quotation.end() for quotation in _QUOTED.finditer(text)
     ):
         return True
     words = (match[0] for match in _DATA.finditer(text, 0, end))
-    return any(word.lower() not in known.lower() for word in words)
+    return any(word.lower() not in pattern.lower() for word in words)
 
 
 def labelled(line: Line) -> bool:
@@ -235,12 +235,12 @@ def of_a_handler(text: str) -> bool:
     return _OF_A_HANDLER.match(text) is not None
 
 
-def last_words(said: Sequence[str]) -> str:
+def last_words(lines: Sequence[str]) -> str:
     """Return the last of the lines that is of no stack and of no handler; empty where none is.
 
     A handler may write on behind a line that has no end.
     """
-    own = (line for line in reversed(said) if not of_a_stack(line) and not of_a_handler(line))
+    own = (line for line in reversed(lines) if not of_a_stack(line) and not of_a_handler(line))
     return _BEHIND_A_LINE.sub("", next(own, "")).strip()
 
 

@@ -102,10 +102,10 @@ def _exception(block: Sequence[str], *, explicit: bool) -> tuple[Raised | None, 
 
 
 def _raised(
-    said: re.Match[str], below: Sequence[str], *, library: bool, explicit: bool = True
+    match: re.Match[str], below: Sequence[str], *, library: bool, explicit: bool = True
 ) -> Raised:
-    message = "\n".join([said[2] or "", *below]).strip()
-    return Raised(bases(said[1]), message, library=library, explicit=explicit)
+    message = "\n".join([match[2] or "", *below]).strip()
+    return Raised(bases(match[1]), message, library=library, explicit=explicit)
 
 
 def _goes_on(after: Sequence[str]) -> bool:

@@ -98,13 +98,13 @@ def _may_go_on(run: Run, rules: Retention) -> bool:
     return not run.done or (run.state in WITH_A_WAY_BACK and not rules.resumable)
 
 
-def _with_makers(known: Mapping[str, Run], names: Collection[str]) -> set[str]:
+def _with_makers(runs: Mapping[str, Run], names: Collection[str]) -> set[str]:
     """Return `names`, with the runs that made what those use, and what these use in turn."""
     used, ahead = set[str](), list(names)
     while ahead:
         name = ahead.pop()
         if name not in used:
             used.add(name)
-            if name in known:
-                ahead.extend(maker_of(ref) for ref in artifacts(known[name]))
+            if name in runs:
+                ahead.extend(maker_of(ref) for ref in artifacts(runs[name]))
     return used

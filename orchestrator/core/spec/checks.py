@@ -242,7 +242,7 @@ def _split_problems(path: str, stage: Stage, pools: Sequence[Pool]) -> Iterator[
             continue
         try:
             split = split_of(
-                server, server.given(pool, options), stage.on_pool(pool.name).needs.devices
+                server, server.all_options(pool, options), stage.on_pool(pool.name).needs.devices
             )
         except ValueError as error:
             yield Problem(path, str(error), "tensor x pipeline x data is to be needs.devices")
@@ -260,7 +260,7 @@ def spread_problems(stage: Stage, pool: Pool, config: Mapping[str, Json]) -> Ite
     endpoint, devices = stage.endpoint, stage.needs.devices
     if endpoint is None or endpoint.server is None:
         return
-    given = endpoint.server.given(pool, endpoint.engine_options)
+    given = endpoint.server.all_options(pool, endpoint.engine_options)
     for why in indivisible(config, split_of(endpoint.server, given, devices)):
         hint = "set needs.devices to a number that divides it"
         hint += ", or choose another format" if "blocks" in why else ""

@@ -89,7 +89,7 @@ def options_of(
     Raises:
         ValueError: They do not make use of each chip.
     """
-    given = spec.given(pool, options)
+    given = spec.all_options(pool, options)
     split = split_of(spec, given, int(places["devices"]))
     for dimension in ("tensor", "pipeline", "data"):
         option, size = option_name(getattr(spec.parallel, dimension)), getattr(split, dimension)

@@ -201,7 +201,7 @@ class EngineSpec:
         maker = self.on(pool)
         return maker.dialects.get(form, USUAL) if maker else USUAL
 
-    def given(self, pool: Pool, options: Mapping[str, Json]) -> dict[str, Json]:
+    def all_options(self, pool: Pool, options: Mapping[str, Json]) -> dict[str, Json]:
         """Return all its options on `pool`, by name: its own, the maker's, a user's."""
         maker = self.on(pool) or Maker()
         layers = (self.options, maker.options, options)

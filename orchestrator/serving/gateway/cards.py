@@ -32,7 +32,7 @@ class Cards:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._known: dict[tuple[str, str], tuple[float, int | None]] = {}
+        self._contexts: dict[tuple[str, str], tuple[float, int | None]] = {}
 
     async def max_model_len(self, route: EndpointRoute) -> int | None:
         """Return the tokens of a prompt and its answer that each revision with traffic takes."""
@@ -42,12 +42,14 @@ class Cards:
 
     async def _of(self, route: EndpointRoute, revision: RevisionRoute) -> int | None:
         now = asyncio.get_running_loop().time()
-        until, length = self._known.get((route.name, revision.name), (0.0, None))
+        until, length = self._contexts.get((route.name, revision.name), (0.0, None))
         if now >= until:
             length = await self._ask(route, revision)
-            self._known = {place: entry for place, entry in self._known.items() if entry[0] > now}
+            self._contexts = {
+                place: entry for place, entry in self._contexts.items() if entry[0] > now
+            }
             until = now + (_AGAIN if length is None else _KEPT)
-            self._known[route.name, revision.name] = (until, length)
+            self._contexts[route.name, revision.name] = (until, length)
         return length
 
     async def _ask(self, route: EndpointRoute, revision: RevisionRoute) -> int | None:

@@ -270,7 +270,7 @@ class _Now(Collector):
         broken = _gauge("endpoint_broken", "Has traffic, and no replica.", _WHERE)
         share = _gauge("traffic_share_ratio", "Share of the traffic.", _WHERE)
         queue = _gauge("requests_waiting", "Requests that wait for a replica.", ("endpoint",))
-        waiting, taken = self._slots.waiting(), self._slots.taken
+        waiting, taken = self._slots.waiting(), self._slots.in_use
         for name, route in self._routes.table().endpoints.items():
             queue.add_metric((name,), waiting.get(name, 0))
             for revision in route.revisions:

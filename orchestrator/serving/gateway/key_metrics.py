@@ -23,7 +23,7 @@ class KeyMetrics:
         self._requests = self._counter("requests", "Requests, refused ones too.", "code")
         self._tokens = self._counter("tokens", "Tokens.", "gen_ai_token_type")
         self._queued = self._counter("queue_seconds", "Wait for a replica.")
-        self._known: dict[tuple[str, str], _KeySeries] = {}
+        self._by_place: dict[tuple[str, str], _KeySeries] = {}
         self._names: set[str] = set()
 
     def text(self) -> bytes:
@@ -45,21 +45,21 @@ class KeyMetrics:
     def forget(self, table: Table) -> None:
         """Drop the series of keys and endpoints that are no more."""
         keys = {"", _OTHER, *(key.name for key in table.keys.values())}
-        for endpoint, key in list(self._known):
+        for endpoint, key in list(self._by_place):
             if key not in keys or (endpoint and endpoint not in table.endpoints):
-                self._known.pop((endpoint, key), None)
+                self._by_place.pop((endpoint, key), None)
                 for metric in (self._requests, self._tokens, self._queued):
                     metric.remove_by_labels({"endpoint": endpoint, "key": key})
-        self._names = {key for _, key in list(self._known)}
+        self._names = {key for _, key in list(self._by_place)}
 
     def _series(self, endpoint: str, key: str) -> _KeySeries:
-        series = self._known.get((endpoint, key))
+        series = self._by_place.get((endpoint, key))
         if series is not None:
             return series
         if key not in self._names and len(self._names) >= _MOST:
             key = _OTHER
         self._names.add(key)
-        return self._known.setdefault((endpoint, key), _KeySeries(self, endpoint, key))
+        return self._by_place.setdefault((endpoint, key), _KeySeries(self, endpoint, key))
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
         return Counter(

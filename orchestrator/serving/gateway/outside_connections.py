@@ -13,7 +13,7 @@ class Authorities:
     """Authorities of certificates, by the file that holds theirs; read anew when it changes."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[int, ssl.SSLContext]] = {}
+        self._contexts: dict[str, tuple[int, ssl.SSLContext]] = {}
 
     def context(self, file: str) -> ssl.SSLContext:
         """Return what checks certificates by those in `file`, and by no others.
@@ -22,9 +22,9 @@ class Authorities:
             OSError: It can't be read.
         """
         changed = Path(file).stat().st_mtime_ns
-        known = self._known.get(file)
+        known = self._contexts.get(file)
         if known is None or known[0] != changed:
-            known = self._known[file] = (changed, ssl.create_default_context(cafile=file))
+            known = self._contexts[file] = (changed, ssl.create_default_context(cafile=file))
         return known[1]
 
 

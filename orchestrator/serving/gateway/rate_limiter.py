@@ -80,12 +80,12 @@ class RateLimiter:
         unsaid = table.required is Requirement.UNKNOWN
         required = Requirement.ON if unsaid and table.keys else table.required
         if not opens(required, host):
-            return self._known(table, token, required)
+            return self._key_of(table, token, required)
         digest = sha256(token.encode()).hexdigest()
         key = table.keys.get(digest) if token else None
         return None if key is None or key.ended(digest, self._clock.now()) else key
 
-    def _known(self, table: Table, token: str, required: Requirement) -> ApiKey:
+    def _key_of(self, table: Table, token: str, required: Requirement) -> ApiKey:
         if required is Requirement.UNKNOWN:
             raise ApiError(401, _UNSAID, code="no_api_key")
         if not token:

@@ -56,16 +56,16 @@ class Slots:
         self._limits = limits
         self._rng = rng
         self._turn = 0
-        self._taken: dict[str, int] = {}
+        self._in_use: dict[str, int] = {}
         self._ejections = Ejections(limits.eject_seconds)
         self._queues: dict[str, RequestQueue] = {}
         self._marks: dict[str, int] = {}  # of replicas, for sticky clients
         self._next_pass: asyncio.TimerHandle | None = None
 
     @property
-    def taken(self) -> Mapping[str, int]:
+    def in_use(self) -> Mapping[str, int]:
         """Slots in use, by replica."""
-        return self._taken
+        return self._in_use
 
     def waiting(self) -> dict[str, int]:
         """Return how many requests wait, by endpoint."""
@@ -119,11 +119,11 @@ class Slots:
 
     def release(self, slot: Slot) -> None:
         """Give a slot back."""
-        left = self._taken.get(slot.url, 0) - slot.size
+        left = self._in_use.get(slot.url, 0) - slot.size
         if left > 0:
-            self._taken[slot.url] = left
+            self._in_use[slot.url] = left
         else:
-            self._taken.pop(slot.url, None)
+            self._in_use.pop(slot.url, None)
         self.begun(slot)
         if self._queues.get(slot.endpoint):
             self._serve(slot.endpoint)
@@ -234,7 +234,7 @@ class Slots:
         avoided = (r for r in route.revisions if pending.avoid in r.urls)
         return not any(
             self._ejections.admits(pending.avoid, now)
-            and self._taken.get(pending.avoid, 0) < _limit(route, revision)
+            and self._in_use.get(pending.avoid, 0) < _limit(route, revision)
             for revision in avoided
         )
 
@@ -271,7 +271,7 @@ class Slots:
     def _refuse(
         self, queue: RequestQueue, pending: Pending, route: EndpointRoute | None, now: float
     ) -> bool:
-        error = _gone() if route is None else self._late(pending, route, now)
+        error = _no_such_endpoint() if route is None else self._late(pending, route, now)
         if error is not None:
             queue.remove(pending)
             if not pending.slot.done():
@@ -302,7 +302,7 @@ class Slots:
         if not best and urls:
             self._turn = (self._turn + 1) % len(urls)
             for url in urls[self._turn :] + urls[: self._turn]:
-                taken = self._taken.get(url, 0)
+                taken = self._in_use.get(url, 0)
                 if taken < least and self._ejections.admits(url, now):
                     if url == pending.avoid and len(urls) > 1:
                         continue
@@ -312,7 +312,7 @@ class Slots:
         if not best:
             return None
         size = pending.share.size
-        self._taken[best] = self._taken.get(best, 0) + size
+        self._in_use[best] = self._in_use.get(best, 0) + size
         tries = self._ejections.trial(best, now) if self._ejections else None
         return Slot(route.name, revision, best, size, tries)
 
@@ -327,13 +327,13 @@ class Slots:
         urls = revision.urls
         if len(urls) < 2:  # noqa: PLR2004 - nothing to choose
             return ""
-        mean = sum(self._taken.get(url, 0) for url in urls) / len(urls)
+        mean = sum(self._in_use.get(url, 0) for url in urls) / len(urls)
         most = min(_limit(route, revision), 1 + int(_STICKY_LOAD * mean))
         mark, best, highest = _mark(pending.client), "", -1
         for url in urls:
             score = (mark ^ self._mark_of(url)) * 0x9E3779B97F4A7C15 & _64_BITS
             score ^= score >> 29
-            usable = self._taken.get(url, 0) < most and url != pending.avoid
+            usable = self._in_use.get(url, 0) < most and url != pending.avoid
             if score > highest and usable and self._ejections.admits(url, now):
                 best, highest = url, score
         return best
@@ -363,5 +363,5 @@ def _full(why: str) -> ApiError:
     return ApiError(429, f"{why}; try again", code="queue_full", retry_after=1)
 
 
-def _gone() -> ApiError:
+def _no_such_endpoint() -> ApiError:
     return ApiError(404, "the endpoint is gone", code="model_not_found")

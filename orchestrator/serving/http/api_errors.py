@@ -74,9 +74,9 @@ def wrong_method(method: str, path: str, allowed: str) -> ApiError:
     return ApiError(405, message, code="method_not_allowed", allow=allowed)
 
 
-def unknown_model(name: str, known: str) -> ApiError:
-    """Return the error of a model that is not here; `known` says which are."""
-    message = f"no model {name!r} here; there is {known}"
+def unknown_model(name: str, models: str) -> ApiError:
+    """Return the error of a model that is not here; `models` says which are."""
+    message = f"no model {name!r} here; there is {models}"
     return ApiError(404, message, param="model", code="model_not_found")
 
 

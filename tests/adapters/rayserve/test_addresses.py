@@ -78,7 +78,7 @@ def test_an_engine_server_is_known_by_its_own_port_asked_once_for_each_replica()
     told["y"] = "http://10.0.0.7:41001"
     assert engines.of(group(young)) == ("http://10.0.0.7:41001",)
     assert asked == ["x", "y", "y"]
-    assert engines.known == {"chat.r1": {"chat.r1#engine#y": "http://10.0.0.7:41001"}}
+    assert engines.addresses == {"chat.r1": {"chat.r1#engine#y": "http://10.0.0.7:41001"}}
 
 
 def test_a_replica_that_has_its_place_and_does_not_answer_yet_is_told_to_start() -> None:
