@@ -111,13 +111,13 @@ def _gathered(
     return {name: sha256 for known, _ in gathered for name, sha256 in known.items()}
 
 
-def _describe(config: Any, form: str, said: object, folder: Path) -> None:  # noqa: ANN401 - a transformers config
+def _describe(config: Any, form: str, quantization: object, folder: Path) -> None:  # noqa: ANN401 - a transformers config
     """Write the config, which says what the format is."""
     if hasattr(config, KEY):
         delattr(config, KEY)
     config.dtype = PLAIN.get(form, PLAIN["bf16"])
-    if said is not None:
-        setattr(config, KEY, said)
+    if quantization is not None:
+        setattr(config, KEY, quantization)
     config.save_pretrained(folder)
 
 

@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Sequence
 
 
-def run(command: Sequence[str], given: str = "", seconds: float | None = None) -> tuple[int, str]:
-    """Return the status of a command that reads `given`, and all that it wrote.
+def run(command: Sequence[str], text: str = "", seconds: float | None = None) -> tuple[int, str]:
+    """Return the status of a command that reads `text`, and all that it wrote.
 
     Raises:
         OSError: It can't be run.
@@ -15,7 +15,7 @@ def run(command: Sequence[str], given: str = "", seconds: float | None = None) -
     """
     done = subprocess.run(  # noqa: S603 - whoever owns the pipeline, or the fleet, names it
         command,
-        input=given,
+        input=text,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

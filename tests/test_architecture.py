@@ -33,6 +33,21 @@ EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 RIDDLES = {"made", "found", "told", "one", "there", "way", "it"}
 # ... nor of what a function returns, or of what plays a part in a run.
 RIDDLES_OF_THE_PRODUCT = {"look", "hearing", "wish", "bench", "crew", "Crew", "Reserve", "Story"}
+# Names that say nothing of what a function takes or returns, or of what is part of a value.
+PARTICIPLES = {"asked", "given", "gone", "held", "known", "left", "said", "taken"}
+ROOMS_WITH_PARTICIPLES = (
+    "orchestrator/adapters/artifacts/",
+    "orchestrator/adapters/raycluster/",
+    "orchestrator/service/doctor.py",
+    "orchestrator/worker/checkpoint_verification.py",
+    "orchestrator/worker/fencing.py",
+    "jobs/formats/",
+    "jobs/parity/",
+    "jobs/qualification/",
+    "jobs/training/",
+)
+# What `at` is: a time. A place has a name of its own.
+TIMES = {"float", "float | None"}
 # Two classes of one name, underscores apart, and why.
 CLASSES_OF_ONE_NAME = {
     "Finding": "a job of qualification writes what the core reads; neither imports the other",
@@ -142,6 +157,45 @@ def test_a_value_has_a_name_that_says_what_it_is(package: str) -> None:
         for node in ast.walk(tree_of(path))
         for name in (getattr(node, field, None) for field in ("arg", "attr", "id", "name"))
         if isinstance(name, str) and name.strip("_") in riddles
+    ]
+    assert found == []
+
+
+def signature_of(node: ast.AST) -> Iterator[tuple[str, ast.expr | None]]:
+    """Yield what a function, class or assignment names for others, with its type where given."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        yield node.name, None
+    elif isinstance(node, ast.arg):
+        yield node.arg, node.annotation
+    elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        yield node.attr, None
+    elif isinstance(node, ast.ClassDef):
+        for line in node.body:
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                yield line.target.id, line.annotation
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_signature_names_things_and_no_participles(package: str) -> None:
+    found = [
+        f"{name_of(path)}:{getattr(node, 'lineno', 0)}: {name}"
+        for path in (ROOT / package).rglob("*.py")
+        if not name_of(path).startswith(ROOMS_WITH_PARTICIPLES)
+        for node in ast.walk(tree_of(path))
+        for name, _ in signature_of(node)
+        if name.strip("_") in PARTICIPLES
+    ]
+    assert found == []
+
+
+def test_at_is_a_time_in_every_signature_of_the_product() -> None:
+    found = [
+        f"{name_of(path)}:{getattr(node, 'lineno', 0)}: {name}"
+        for path in (ROOT / "orchestrator").rglob("*.py")
+        for node in ast.walk(tree_of(path))
+        if not isinstance(node, ast.Attribute)  # its type stands elsewhere
+        for name, kind in signature_of(node)
+        if name.strip("_") == "at" and (kind is None or ast.unparse(kind) not in TIMES)
     ]
     assert found == []
 

@@ -72,16 +72,16 @@ class Recipe:
             )
 
 
-def recipe_of(said: Mapping[str, Any], form: str, ctx: JobContext) -> Recipe | None:
+def recipe_of(quantization: Mapping[str, Any], form: str, ctx: JobContext) -> Recipe | None:
     """Return what a parameter says of a recipe for a format; `None` where that is nothing.
 
     Raises:
         ValueError: It is no recipe, makes no such format, or lacks a data set or a single worker.
     """
-    if not said:
+    if not quantization:
         return None
     known = [parameter.name for parameter in fields(Recipe) if parameter.name != "scheme"]
-    if unknown := sorted(set(said) - set(known)):
+    if unknown := sorted(set(quantization) - set(known)):
         raise ValueError(f"recipe.{unknown[0]} is none of {', '.join(known)}")
     if form not in SCHEMES:
         raise ValueError(
@@ -94,7 +94,7 @@ def recipe_of(said: Mapping[str, Any], form: str, ctx: JobContext) -> Recipe | N
         raise ValueError(
             f"a recipe runs in one worker, not in {ctx.world_size}; set needs.workers=1"
         )
-    return Recipe(**{"python": "", **said}, scheme=SCHEMES[form])
+    return Recipe(**{"python": "", **quantization}, scheme=SCHEMES[form])
 
 
 @contextmanager

@@ -65,9 +65,9 @@ def _of_json(text: str) -> dict[str, float]:
     return _numbers({k: v for k, v in plain.items() if not isinstance(v, bool | str)})
 
 
-def _numbers(said: Mapping[str, object]) -> dict[str, float]:
+def _numbers(fields: Mapping[str, object]) -> dict[str, float]:
     values: dict[str, float] = {}
-    for name, value in said.items():
+    for name, value in fields.items():
         try:
             values[name] = float(str(value).replace(",", ""))
         except ValueError:

@@ -24,16 +24,16 @@ class TokenBytes:
         self._tokenizer = tokenizer
         self._added = {number: token.content for number, token in added(tokenizer).items()}
         self._kinds, self._replaced = _decoder_of(tokenizer)
-        self._known: dict[int, bytes] = {}
+        self._bytes: dict[int, bytes] = {}
         self.exact = bool(self._kinds & {"ByteLevel", "ByteFallback"})
         words = (*tokenizer.get_vocab(), *map(str, self._added.values()))
         self.longest = max((len(word.encode()) for word in words), default=1)
 
     def __getitem__(self, token: int) -> bytes:
         """Return the bytes of `token`; none for a row of the model that is no token."""
-        known = self._known.get(token)
+        known = self._bytes.get(token)
         if known is None:
-            known = self._known[token] = self._read(token)
+            known = self._bytes[token] = self._read(token)
         return known
 
     def _read(self, token: int) -> bytes:

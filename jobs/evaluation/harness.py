@@ -149,7 +149,7 @@ def _built(manager: TaskManager, name: str) -> list[Any]:
         near = get_close_matches(name, manager.all_tasks, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "set include_path to the folder of yours"
         raise ValueError(f"tasks: lm-eval has no task {name!r}; {hint}")
-    loaded = _given(f"tasks: {name!r} can't be made into a task", lambda: manager.load([name]))
+    loaded = _reached(f"tasks: {name!r} can't be made into a task", lambda: manager.load([name]))
     group = loaded.get("groups", {}).get(name)
     return list(loaded["tasks"].values()) if group is None else [group]
 
@@ -168,13 +168,13 @@ def _evaluated(model: Any, evaluation: Mapping[str, Any], **more: object) -> Map
     """Return what lm-eval finds."""
     from lm_eval import simple_evaluate
 
-    results: Mapping[str, Any] = _given(
+    results: Mapping[str, Any] = _reached(
         "lm-eval can't go on", lambda: simple_evaluate(model, **evaluation, **more)
     )
     return results
 
 
-def _given(what: str, act: Callable[[], Any]) -> Any:  # noqa: ANN401 - as it gives
+def _reached(what: str, act: Callable[[], Any]) -> Any:  # noqa: ANN401 - as it gives
     """Return what lm-eval's code, or that of a task, gives.
 
     Raises:

@@ -47,30 +47,30 @@ def _list(listed: Sequence[RunStatus], *, as_json: bool) -> None:
     out.print(tables.useful_commands(commands))
 
 
-def _show(seen: RunStatus) -> None:
-    out, run = tables.console(), seen.run
+def _show(status: RunStatus) -> None:
+    out, run = tables.console(), status.run
     marked = " [yellow](emulated pools)[/]" if run.plan.emulated else ""
     out.print(f"Run [bold]{run.header.run}[/] {run.state}{marked}")
     if run.reason:
         out.print(run.reason, markup=False)
-    if seen.lost:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen.at))
-        ago = tables.duration(seen.silent)
+    if status.lost:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.at))
+        ago = tables.duration(status.silent)
         gone = "its controller is gone since" if run.epoch else "nobody has begun it since"
         out.print(f"[red]{display.LOST}[/]: {gone} {since} ({ago} ago)")
-    if seen.driver:
-        out.print(f"driven by {seen.driver}", markup=False)
-    for untold in seen.untold:
+    if status.driver:
+        out.print(f"driven by {status.driver}", markup=False)
+    for untold in status.untold:
         out.print(f"note: {untold}", style="yellow", markup=False)
     out.print()
-    out.print(display.of_stages(seen))
+    out.print(display.of_stages(status))
     if any(attempt.failure for stage in run.stages.values() for attempt in stage.attempts):
         out.print()
-        out.print(display.of_attempts(seen))
+        out.print(display.of_attempts(status))
     name = run.header.run
     commands = [("To read the logs:", f"orchestrator logs {name}")]
     commands += [("To ask the model:", f'orchestrator ask -e {e} "..."') for e in runs.served(run)]
-    if seen.lost or run.state in WITH_A_WAY_BACK:
+    if status.lost or run.state in WITH_A_WAY_BACK:
         commands.append(("To go on with it:", f"orchestrator resume {name}"))
     if not run.done:
         commands.append(("To end it:", f"orchestrator cancel {name}"))

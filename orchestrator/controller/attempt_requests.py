@@ -27,9 +27,9 @@ class AttemptDefaults:
     """What every attempt of the run is given, beside its stage.
 
     `service.driving` makes them of the settings, `attempt_request` and `deployment` hand them on.
-    `reuse_key` returns the key under which the result of a stage may be reused, or `None`. `kept`
-    has results that stand whatever their key: those of the run that a switch starts from, with
-    its id. `earlier` is the run whose checkpoints this one goes on from, if there is one.
+    `reuse_key` returns the key under which the result of a stage may be reused, or `None`.
+    `kept_results` stand whatever their key: those of the run that a switch starts from, with its
+    id. `earlier` is the run whose checkpoints this one goes on from, if there is one.
     `measured` returns what the nodes are told apart by on which a pool was last qualified. `waits`
     says how long it all may take. `secret` returns the value of a secret by its source, `None`
     where there is none on this host. `room` is what nodes may keep of artifacts.
@@ -42,7 +42,7 @@ class AttemptDefaults:
     signatures: tuple[Signature, ...] = ()
     waits: AttemptSettings = PATIENT
     room: CacheRoom = ANY_ROOM
-    kept: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
+    kept_results: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
     earlier: Run | None = None
     measured: Callable[[Pool, Role], tuple[str, ...]] = lambda _pool, _role: ()
     secret: Callable[[str], str | None] = lambda _source: None

@@ -137,7 +137,7 @@ class PointsBuffer:
     def _store_some(self) -> bool:
         """Store the first of what is held; return whether there is no need to hold it longer."""
         stage, attempt, _ = self._unstored[0]
-        first = takewhile(lambda held: held[:2] == (stage, attempt), self._unstored)
+        first = takewhile(lambda entry: entry[:2] == (stage, attempt), self._unstored)
         some = [points for _, _, points in islice(first, POINTS_AT_ONCE)]
         done = outcome(lambda: self._store.add_points(self._run, stage, attempt, some))
         if isinstance(done.error, UnstorableError):

@@ -56,7 +56,7 @@ class ReusableResults:
     def _find(self, run: Run, command: Start) -> StageReused | None:
         if command.number > 1 or run.stages[command.stage].anew:
             return None
-        kept = self._defaults.kept.get(command.stage)
+        kept = self._defaults.kept_results.get(command.stage)
         if kept is None:
             key = self._defaults.reuse_key(run, entering(run, command))
             kept = self._ports.store.recall(key) if key else None

@@ -42,22 +42,22 @@ def of_runs(listed: Sequence[RunStatus]) -> Table:
     return tables.table(RUN_COLUMNS, map(_run_row, listed))
 
 
-def of_stages(seen: RunStatus) -> Table:
+def of_stages(status: RunStatus) -> Table:
     """Return the table of the stages of a run."""
-    rows = (tuple(_stage_row(seen, stage)) for stage in seen.run.stages.values())
+    rows = (tuple(_stage_row(status, stage)) for stage in status.run.stages.values())
     return tables.table(STAGE_COLUMNS, rows)
 
 
-def of_attempts(seen: RunStatus) -> Table:
+def of_attempts(status: RunStatus) -> Table:
     """Return the table of all attempts of a run."""
-    attempts = (attempt for stage in seen.run.stages.values() for attempt in stage.attempts)
-    return tables.table(ATTEMPT_COLUMNS, (tuple(_attempt_row(a, seen.at)) for a in attempts))
+    attempts = (attempt for stage in status.run.stages.values() for attempt in stage.attempts)
+    return tables.table(ATTEMPT_COLUMNS, (tuple(_attempt_row(a, status.at)) for a in attempts))
 
 
-def _run_row(seen: RunStatus) -> tuple[str, ...]:
-    run = seen.run
+def _run_row(status: RunStatus) -> tuple[str, ...]:
+    run = status.run
     submitted = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.header.created))
-    took = None if run.started is None else run.seconds(seen.at)
+    took = None if run.started is None else run.seconds(status.at)
     return (
         run.header.run,
         run.plan.pipeline,
@@ -65,26 +65,26 @@ def _run_row(seen: RunStatus) -> tuple[str, ...]:
         submitted,
         tables.duration(took),
         str(run.failovers),
-        LOST if seen.lost else run.state,
+        LOST if status.lost else run.state,
     )
 
 
-def _occupation(seen: RunStatus, stage: StageRun) -> str:
-    busy = seen.occupation(stage.attempts[-1] if stage.attempts else None)
-    return f"{busy.what} ({tables.duration(max(0.0, seen.at - busy.since))})" if busy else ""
+def _occupation(status: RunStatus, stage: StageRun) -> str:
+    busy = status.occupation(stage.attempts[-1] if stage.attempts else None)
+    return f"{busy.what} ({tables.duration(max(0.0, status.at - busy.since))})" if busy else ""
 
 
-def _stage_row(seen: RunStatus, stage: StageRun) -> Iterator[str]:
-    run, now = seen.run, seen.at
+def _stage_row(status: RunStatus, stage: StageRun) -> Iterator[str]:
+    run, now = status.run, status.at
     attempts = stage.attempts
     yield from (stage.name, stage.planned.stage.role, stage.pool, str(stage.planned.devices))
     yield from (str(len(attempts)), str(stage.failovers))
     yield tables.duration(stage.seconds(now) if attempts else None)
     yield tables.dollars(stage_cost(run, stage.name, now)) if attempts else "-"
-    progress = seen.progress.get((stage.name, attempts[-1].number)) if attempts else None
+    progress = status.progress.get((stage.name, attempts[-1].number)) if attempts else None
     yield f"{progress.done}/{progress.total}" if progress else "-"
     yield "reused" if stage.reused_from else _word(stage)
-    yield stage.reused_from or stage.waits_for or _occupation(seen, stage) or stage.reason
+    yield stage.reused_from or stage.waits_for or _occupation(status, stage) or stage.reason
 
 
 def _attempt_row(attempt: Attempt, now: float) -> Iterator[str]:
@@ -112,16 +112,16 @@ def _word(stage: StageRun) -> str:
     return "waiting" if waits or stage.waits_for else stage.state
 
 
-def as_json(seen: RunStatus) -> dict[str, object]:
+def as_json(status: RunStatus) -> dict[str, object]:
     """Return how a run stands as plain values."""
-    run, now = seen.run, seen.at
+    run, now = status.run, status.at
     return {
         "run": run.header.run,
         "pipeline": run.plan.pipeline,
         "fleet": run.plan.fleet,
         "state": run.state,
-        "controller": seen.controller,
-        "driver": seen.driver,
+        "controller": status.controller,
+        "driver": status.driver,
         "reason": run.reason,
         "emulated": run.plan.emulated,
         "created": run.header.created,
@@ -131,14 +131,14 @@ def as_json(seen: RunStatus) -> dict[str, object]:
         "cost": run.spent(now),
         "endpoints": runs.served(run),
         "stages": [_stage_json(run, stage, now) for stage in run.stages.values()],
-        "untold": [asdict(untold) for untold in seen.untold],
-        "attempts": [_attempt_json(seen, a) for s in run.stages.values() for a in s.attempts],
+        "untold": [asdict(untold) for untold in status.untold],
+        "attempts": [_attempt_json(status, a) for s in run.stages.values() for a in s.attempts],
     }
 
 
-def _attempt_json(seen: RunStatus, attempt: Attempt) -> dict[str, object]:
-    failure, busy = attempt.failure, seen.occupation(attempt)
-    progress = seen.progress.get((attempt.stage, attempt.number))
+def _attempt_json(status: RunStatus, attempt: Attempt) -> dict[str, object]:
+    failure, busy = attempt.failure, status.occupation(attempt)
+    progress = status.progress.get((attempt.stage, attempt.number))
     failure_fields = {} if failure is None else {**asdict(failure), "where": WHERE[failure.kind]}
     return {
         "stage": attempt.stage,
@@ -154,7 +154,7 @@ def _attempt_json(seen: RunStatus, attempt: Attempt) -> dict[str, object]:
         "failure": failure_fields or None,
         "followed": attempt.followed,
         "progress": asdict(progress) if progress else None,
-        "busy": {"with": busy.what, "since_seconds": seen.at - busy.since} if busy else None,
+        "busy": {"with": busy.what, "since_seconds": status.at - busy.since} if busy else None,
     }
 
 

@@ -52,16 +52,16 @@ class Source:
 class Switch:
     """A switch that is planned: a run `name-...` that nobody has started.
 
-    `kept` are results that stand as they are, with the run that made them. `code` is that of the
-    earlier run, where its folders are not here to be shipped anew. `first` are the pools
-    to be qualified before, since no verdict on them holds. `unqualified` asks for no verdict.
+    `kept_results` stand as they are, with the run that made them. `code` is that of the earlier
+    run, where its folders are not here to be shipped anew. `first` are the pools to be
+    qualified before, since no verdict on them holds. `unqualified` asks for no verdict.
     """
 
     settings: Settings
     plan: Plan
     name: str
     lines: Sequence[str]
-    kept: Mapping[str, tuple[Succeeded, str]]
+    kept_results: Mapping[str, tuple[Succeeded, str]]
     code: ShippedCode | None = None
     first: Sequence[Qualification] = ()
     unqualified: bool = False
@@ -96,7 +96,7 @@ class Switch:
         code = wiring.ship(self.settings, home, header.run, self.code)
         header = replace(header, code=code)
         request = driving.DriveRequest(
-            settings=self.settings, header=header, home=home, kept=self.kept
+            settings=self.settings, header=header, home=home, kept_results=self.kept_results
         )
         return driving.drive(request, view, new=True, keep=lambda _: True)
 
@@ -194,14 +194,14 @@ def plan_switch(
     settings = wiring.configs.parse(_with_weights(changed, source.weights, earlier))
     settings, code = wiring.with_code(settings, wiring.home(), earlier.header.code)
     planned = wiring.plan(settings)
-    kept = kept_of(earlier, planned)
+    kept_results = kept_of(earlier, planned)
     problems = list(unserved(planned, earlier.header.run))
-    problems += indivisible(planned, kept, wiring.storage_uri(settings, wiring.home()))
+    problems += indivisible(planned, kept_results, wiring.storage_uri(settings, wiring.home()))
     lives = wiring.database(wiring.home()).endpoints()
     problems += crowded(planned, lives)
     if problems:
         raise PlanError(problems)
-    lines = list(anew(planned, kept))
+    lines = list(anew(planned, kept_results))
     for endpoint in (
         endpoint_stage.endpoint
         for endpoint_stage in settings.pipeline.stages
@@ -213,7 +213,7 @@ def plan_switch(
         plan=planned,
         name=name,
         lines=lines,
-        kept=kept,
+        kept_results=kept_results,
         code=code,
         first=_unproven(settings, planned) if qualify and not unqualified else (),
         unqualified=unqualified,
@@ -261,14 +261,14 @@ def kept_of(earlier: Run, planned: Plan) -> dict[str, tuple[Succeeded, str]]:
     That is what stages made which are the same in both, and read the same. What was made on the
     pool that serves does not stand for another one.
     """
-    kept: dict[str, tuple[Succeeded, str]] = {}
+    kept_results: dict[str, tuple[Succeeded, str]] = {}
     for new in planned.stages:
         old = earlier.stages.get(new.stage.name)
         reads = new.stage.inputs.values()
-        if old and _stands(old, new) and all(name in kept for name in reads):
+        if old and _stands(old, new) and all(name in kept_results for name in reads):
             result = Succeeded(old.artifact, old.metrics, old.pool, old.adjust)
-            kept[new.stage.name] = (result, earlier.header.run)
-    return kept
+            kept_results[new.stage.name] = (result, earlier.header.run)
+    return kept_results
 
 
 def _stands(old: StageRun, new: PlannedStage) -> bool:
@@ -279,14 +279,14 @@ def _stands(old: StageRun, new: PlannedStage) -> bool:
 
 
 def indivisible(
-    planned: Plan, kept: Mapping[str, tuple[Succeeded, str]], storage: str
+    planned: Plan, kept_results: Mapping[str, tuple[Succeeded, str]], storage: str
 ) -> Iterator[Problem]:
     """Yield why models that are there can't be spread over the chips of a replica."""
     for planned_stage in planned.stages:
         endpoint, pool = planned_stage.stage.endpoint, planned.pools[planned_stage.pools[0]]
         if endpoint is None or endpoint.server is None:
             continue
-        known = kept.get(planned_stage.stage.inputs.get(endpoint.model, ""))
+        known = kept_results.get(planned_stage.stage.inputs.get(endpoint.model, ""))
         if known is not None and known[0].artifact is not None:
             config = wiring.model_config(storage, known[0].artifact)
             yield from spread_problems(planned_stage.stage.on_pool(pool.name), pool, config)
@@ -303,13 +303,13 @@ def crowded(planned: Plan, lives: Mapping[str, EndpointLife]) -> Iterator[Proble
             continue
         deployments = [revision.deployment for revision in lives[endpoint.name].live]
         beside = [old for old in deployments if old is not None and old.pool.name == pool.name]
-        kept = [d for old in beside for d in _chips(old.needs, old.endpoint)]
+        kept_results = [d for old in beside for d in _chips(old.needs, old.endpoint)]
         asked = _chips(planned_stage.stage.needs, endpoint.on(pool.name))
-        if not sum(kept) or fewest_nodes(pool, [*kept, *asked]) <= pool.nodes:
+        if not sum(kept_results) or fewest_nodes(pool, [*kept_results, *asked]) <= pool.nodes:
             continue
-        needed, had, all_of_them, called = sum(asked), sum(kept), pool.devices, "devices"
+        needed, had, all_of_them, called = sum(asked), sum(kept_results), pool.devices, "devices"
         if needed + had <= all_of_them:  # enough of them, but no whole nodes are left
-            needed, had = fewest_nodes(pool, asked), fewest_nodes(pool, kept)
+            needed, had = fewest_nodes(pool, asked), fewest_nodes(pool, kept_results)
             all_of_them, called = pool.nodes, "nodes"
         names = ", ".join(f"r{old.revision}" for old in beside)
         what = (
@@ -325,12 +325,12 @@ def _chips(needs: Needs, endpoint: Endpoint) -> list[int]:
     return [needs.devices] * max(endpoint.replicas, 1)
 
 
-def anew(planned: Plan, kept: Mapping[str, object]) -> list[str]:
+def anew(planned: Plan, kept_results: Mapping[str, object]) -> list[str]:
     """Return which jobs run anew, in a line each."""
     return [
         f"run {name} anew on {planned_stage.pools[0]}: an earlier result does not serve here"
         for planned_stage in planned.stages
-        if planned_stage.stage.job and (name := planned_stage.stage.name) not in kept
+        if planned_stage.stage.job and (name := planned_stage.stage.name) not in kept_results
     ]
 
 

@@ -60,12 +60,12 @@ class Code:
 
     def archives(
         self,
-        gone: Sequence[Run] = (),
+        removed: Sequence[Run] = (),
         stay: Sequence[Run] = (),
         served: Sequence[ShippedCode] = (),
     ) -> CodeArchives:
         return CodeArchives(
-            store=self.store, removed=gone, stay=stay, served=served, home=HERE, now=NOW
+            store=self.store, removed=removed, stay=stay, served=served, home=HERE, now=NOW
         )
 
     def left(self) -> list[str]:

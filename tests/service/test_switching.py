@@ -75,7 +75,7 @@ def driven(name: str, plan: Plan, kept: Mapping[str, tuple[Succeeded, str]]) -> 
     deps = _deps(cluster, store, clock)
     made = header(plan, name)
     store.create(made, 0.0)
-    run = Controller(made, deps, replace(BENCH, kept=kept)).drive()
+    run = Controller(made, deps, replace(BENCH, kept_results=kept)).drive()
     assert run.state is RunState.SUCCEEDED, run.reason
     *_, last = cluster.asked.values()
     return run, last

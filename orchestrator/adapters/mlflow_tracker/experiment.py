@@ -153,14 +153,17 @@ class MlflowExperiment:
         """Take a tag away."""
         self._try("runs/delete-tag", {"run_id": run_id, "key": key})
 
-    def text(self, shown: MlflowRun, path: str, text: str) -> None:
+    def text(self, mlflow_run: MlflowRun, path: str, text: str) -> None:
         """Write a text artifact."""
         try:
-            if shown.artifacts.startswith(_PROXIED) and shown.artifacts[len(_PROXIED)] != "/":
-                folder = shown.artifacts.removeprefix(_PROXIED)
+            if (
+                mlflow_run.artifacts.startswith(_PROXIED)
+                and mlflow_run.artifacts[len(_PROXIED)] != "/"
+            ):
+                folder = mlflow_run.artifacts.removeprefix(_PROXIED)
                 self._rest.put_artifact(f"{folder}/{path}", text.encode())
             else:
-                foreign_artifacts.write(self._uri, shown.id, path, text)
+                foreign_artifacts.write(self._uri, mlflow_run.id, path, text)
         except RefusedError as error:
             _report(error)
 

@@ -27,27 +27,27 @@ class Outbox:
         self._server = server
         self._parcels: dict[str, _Parcel] = {}
 
-    def post(self, shown: MlflowRun, point: MetricPoint) -> None:
-        """Take one point in for the MLflow run `shown`."""
-        self._parcels.setdefault(shown.id, _Parcel()).points.append(point)
+    def post(self, mlflow_run: MlflowRun, point: MetricPoint) -> None:
+        """Take one point in for the MLflow run `mlflow_run`."""
+        self._parcels.setdefault(mlflow_run.id, _Parcel()).points.append(point)
 
     def add(
         self,
-        shown: MlflowRun,
+        mlflow_run: MlflowRun,
         *,
         points: Sequence[MetricPoint] = (),
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Take these in for the MLflow run `shown`."""
-        parcel = self._parcels.setdefault(shown.id, _Parcel())
+        """Take these in for the MLflow run `mlflow_run`."""
+        parcel = self._parcels.setdefault(mlflow_run.id, _Parcel())
         parcel.points.extend(points)
-        new_params = {k: v for k, v in (params or {}).items() if k not in shown.params}
-        new_tags = {k: v for k, v in (tags or {}).items() if shown.tags.get(k) != v}
+        new_params = {k: v for k, v in (params or {}).items() if k not in mlflow_run.params}
+        new_tags = {k: v for k, v in (tags or {}).items() if mlflow_run.tags.get(k) != v}
         parcel.params |= new_params
         parcel.tags |= new_tags
-        shown.params |= frozenset(new_params)
-        shown.tags |= new_tags
+        mlflow_run.params |= frozenset(new_params)
+        mlflow_run.tags |= new_tags
 
     def flush(self) -> None:
         """Write all of it. Raises `AwayError`: look at the server again before the next pass."""

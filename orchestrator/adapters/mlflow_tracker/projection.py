@@ -79,7 +79,7 @@ class Projection:
         self._curves = Curves(store, header)
         self._texts = RunTexts(server, output)
         self._registrar = registrar
-        self._shown: dict[str, MlflowRun] | None = None
+        self._mlflow_runs: dict[str, MlflowRun] | None = None
         self._summed: dict[str, float] = {}
         self._in_views: list[str] | None = None
         self._in_doubt = False
@@ -119,7 +119,7 @@ class Projection:
         Raises:
             AwayError: MLflow is away.
         """
-        parent = (self._shown or {}).get(self._key)
+        parent = (self._mlflow_runs or {}).get(self._key)
         if parent is not None and points:
             self._server.log(parent.id, metrics=points)
 
@@ -132,14 +132,14 @@ class Projection:
     def _write(self, now: float) -> None:
         if not self._server.connected:
             self._server.connect()
-        if self._shown is None:
-            self._shown = self._server.shown(self._key)
-            if self._shown and self._new:  # what another tracker sent may arrive only now
+        if self._mlflow_runs is None:
+            self._mlflow_runs = self._server.shown(self._key)
+            if self._mlflow_runs and self._new:  # what another tracker sent may arrive only now
                 self._in_doubt = True
             self._new = False
-        parent = self._show_run(self._shown, now)
+        parent = self._show_run(self._mlflow_runs, now)
         attempts = {
-            (attempt.stage, attempt.number): self._show_attempt(self._shown, attempt, parent)
+            (attempt.stage, attempt.number): self._show_attempt(self._mlflow_runs, attempt, parent)
             for attempt in self._tracked.attempts
         }
         self._curves.draw(self.run, parent, attempts, self._outbox)
@@ -152,11 +152,11 @@ class Projection:
         for attempt in self._tracked.attempts:
             self._texts.of_attempt(self._tracked, attempt, attempts[attempt.stage, attempt.number])
         if self._registrar is not None:
-            self._registrar.sync(self.run, self._shown, self._server.experiment_id)
+            self._registrar.sync(self.run, self._mlflow_runs, self._server.experiment_id)
 
     def _forget(self) -> None:
         """Look at the server again before the next pass: a request may have gone through."""
-        self._shown = None
+        self._mlflow_runs = None
         self._outbox.clear()
         self._curves.forget()
         self._summed.clear()
@@ -165,26 +165,26 @@ class Projection:
 
     # --- what is shown ------------------------------------------------------------------------
 
-    def _show_run(self, shown: dict[str, MlflowRun], now: float) -> MlflowRun:
+    def _show_run(self, mlflow_runs: dict[str, MlflowRun], now: float) -> MlflowRun:
         header = self.run.header
         tags = fields.run_tags(self._tracked, now)
-        if self._key not in shown:
+        if self._key not in mlflow_runs:
             start = header.created or now
-            shown[self._key] = self._server.create(self._key, tags, start)
-        parent = shown[self._key]
+            mlflow_runs[self._key] = self._server.create(self._key, tags, start)
+        parent = mlflow_runs[self._key]
         self._outbox.add(parent, params=fields.run_params(header.config), tags=tags)
         return parent
 
     def _show_attempt(
-        self, shown: dict[str, MlflowRun], attempt: Attempt, parent: MlflowRun
+        self, mlflow_runs: dict[str, MlflowRun], attempt: Attempt, parent: MlflowRun
     ) -> MlflowRun:
         key = fields.attempt_key(self._key, attempt.stage, attempt.number)
         tags = fields.attempt_tags(self._tracked, attempt) | {fields.PARENT: parent.id}
-        if key not in shown:
+        if key not in mlflow_runs:
             title = f"{attempt.stage} {attempt.number} on {attempt.pool}"
-            shown[key] = self._server.create(title, tags, attempt.started)
-        self._outbox.add(shown[key], params=fields.params(self._params(attempt)), tags=tags)
-        return shown[key]
+            mlflow_runs[key] = self._server.create(title, tags, attempt.started)
+        self._outbox.add(mlflow_runs[key], params=fields.params(self._params(attempt)), tags=tags)
+        return mlflow_runs[key]
 
     def _params(self, attempt: Attempt) -> Mapping[str, Json]:
         stage = self.run.plan[attempt.stage].stage.on_pool(attempt.pool)
@@ -217,18 +217,18 @@ class Projection:
         status = _RUN_STATUS.get(self.run.state, RUNNING)
         self._set_status(parent, status, self.run.ended or self.run.header.created)
 
-    def _set_status(self, shown: MlflowRun, status: str, ended: float) -> None:
+    def _set_status(self, mlflow_run: MlflowRun, status: str, ended: float) -> None:
         """Write the true status, also over what somebody else made of it meanwhile."""
-        if ORPHANED in shown.tags:
-            self._server.untag(shown.id, ORPHANED)
-            del shown.tags[ORPHANED]
-        if shown.status == status:
+        if ORPHANED in mlflow_run.tags:
+            self._server.untag(mlflow_run.id, ORPHANED)
+            del mlflow_run.tags[ORPHANED]
+        if mlflow_run.status == status:
             return
         if status == RUNNING:
-            self._server.reopen(shown.id)
+            self._server.reopen(mlflow_run.id)
         else:
-            self._server.end(shown.id, status, ended)
-        shown.status = status
+            self._server.end(mlflow_run.id, status, ended)
+        mlflow_run.status = status
 
     def _show_views(self) -> None:
         """Write the views when the run begins, and again when its metrics are known."""

@@ -51,7 +51,7 @@ class Registrar:
         self._done: dict[str, ModelVersion] = {}
         self._followed: dict[str, int] = {}
 
-    def sync(self, run: Run, shown: Mapping[str, MlflowRun], experiment: str) -> None:
+    def sync(self, run: Run, mlflow_runs: Mapping[str, MlflowRun], experiment: str) -> None:
         """Bring the versions of `run` up to date, and the champions of its endpoints.
 
         Raises:
@@ -59,7 +59,7 @@ class Registrar:
         """
         for entry in entries(run):
             try:
-                self._keep(entry, run, shown, experiment)
+                self._keep(entry, run, mlflow_runs, experiment)
                 self._follow(entry.name)
             except RefusedError as error:
                 logger.warning("MLflow's registry left something out: %s", error)
@@ -84,7 +84,7 @@ class Registrar:
         return figures
 
     def _keep(
-        self, entry: Entry, run: Run, shown: Mapping[str, MlflowRun], experiment: str
+        self, entry: Entry, run: Run, mlflow_runs: Mapping[str, MlflowRun], experiment: str
     ) -> None:
         version = self._done.get(entry.key) or self._registered(entry)
         if entry.tags[PARITY] == Parity.FAILED and not (version and _says(version, entry)):
@@ -92,13 +92,15 @@ class Registrar:
         new = version is None
         if version is None:
             entry = with_verdict(entry, self._verdict(entry, run))
-            version = self._models.create(entry, experiment, _shown(run, entry.exporter, shown))
+            version = self._models.create(
+                entry, experiment, _run_id(run, entry.exporter, mlflow_runs)
+            )
         self._done[entry.key] = version
         news = _news(entry)
         if news and (new or not _says(version, entry)):
             version = self._models.tag(version, news)
             self._models.describe(version, entry)
-            self._compared(version, entry, _shown(run, entry.guard, shown))
+            self._compared(version, entry, _run_id(run, entry.guard, mlflow_runs))
             self._candidate(entry.name)
             self._done[entry.key] = version
 
@@ -147,7 +149,7 @@ def _news(entry: Entry) -> dict[str, str]:
     return clean({k: v for k, v in entry.tags.items() if k.startswith(PARITY)})
 
 
-def _shown(run: Run, place: tuple[str, int] | None, shown: Mapping[str, MlflowRun]) -> str:
+def _run_id(run: Run, place: tuple[str, int] | None, mlflow_runs: Mapping[str, MlflowRun]) -> str:
     """Return the MLflow run of an attempt; that of the whole run where it made none."""
     key = fields.attempt_key(run.header.run, *place) if place else run.header.run
-    return shown[key].id
+    return mlflow_runs[key].id

@@ -36,16 +36,18 @@ class RunTexts:
         """See which logs have grown. Raises `StoreError`."""
         self._ends = self._output.ends()
 
-    def of_run(self, header: RunHeader, shown: MlflowRun) -> None:
+    def of_run(self, header: RunHeader, mlflow_run: MlflowRun) -> None:
         """Write the resolved config and the plan."""
-        if (shown.id, "plan.json") in self._written:
+        if (mlflow_run.id, "plan.json") in self._written:
             return
         config = json.loads(json.dumps(header.config, default=str))
-        self._write(shown, "config.yaml", yaml.safe_dump(config, sort_keys=False))
-        self._write(shown, "plan.md", words.plan_table(header.plan))
-        self._write(shown, "plan.json", json.dumps(asdict(header.plan), indent=1, default=str))
+        self._write(mlflow_run, "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        self._write(mlflow_run, "plan.md", words.plan_table(header.plan))
+        self._write(
+            mlflow_run, "plan.json", json.dumps(asdict(header.plan), indent=1, default=str)
+        )
 
-    def of_attempt(self, tracked: TrackedRun, attempt: Attempt, shown: MlflowRun) -> None:
+    def of_attempt(self, tracked: TrackedRun, attempt: Attempt, mlflow_run: MlflowRun) -> None:
         """Write the log of an attempt that has ended, what it reports, and how it failed.
 
         What its log gets after its end is written too, once it is there.
@@ -54,21 +56,23 @@ class RunTexts:
             return
         place, failure = (attempt.stage, attempt.number), attempt.failure
         name, end = f"{attempt.stage}.{attempt.number}.log", self._ends.get(place, 0)
-        new = (shown.id, name) not in self._written or self._read.get(place) != end
+        new = (mlflow_run.id, name) not in self._written or self._read.get(place) != end
         if failure and (attempt.followed or tracked.run.done):
             if new or place not in self._last_lines:
                 self._last_lines[place] = self._output.tail(*place, MAX_TAIL).splitlines()
             report = failure_report(tracked, attempt, failure, self._last_lines[place])
-            self._write(shown, "failure.md", report)  # again, where more is known of what followed
+            self._write(
+                mlflow_run, "failure.md", report
+            )  # again, where more is known of what followed
         if not new:
             return
-        self._write(shown, name, self._output.tail(*place, MAX_LOG))
+        self._write(mlflow_run, name, self._output.tail(*place, MAX_LOG))
         for report_name, text in self._output.reports(*place).items():
-            self._write(shown, report_name, text)
+            self._write(mlflow_run, report_name, text)
         self._read[place] = end
 
-    def _write(self, shown: MlflowRun, path: str, text: str) -> None:
+    def _write(self, mlflow_run: MlflowRun, path: str, text: str) -> None:
         digest = hash(text)
-        if text and self._written.get((shown.id, path)) != digest:
-            self._server.text(shown, path, text)
-        self._written[shown.id, path] = digest
+        if text and self._written.get((mlflow_run.id, path)) != digest:
+            self._server.text(mlflow_run, path, text)
+        self._written[mlflow_run.id, path] = digest

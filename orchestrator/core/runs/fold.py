@@ -263,7 +263,7 @@ def _(event: AttemptStarted, run: Run, at: float) -> Run:
         started=at,
         epoch=run.epoch,
     )
-    begun = {"attempts": (*stage.attempts, attempt), "held": "", "held_since": None}
+    begun = {"attempts": (*stage.attempts, attempt), "hold_reason": "", "held_since": None}
     return _with_stage(run, event, pool=event.pool, **begun)
 
 

@@ -179,7 +179,7 @@ def _attempt_defaults(request: DriveRequest, store: EventLog) -> AttemptDefaults
     header = request.header
     return replace(
         wiring.attempt_defaults(request.settings, request.home, reuse=request.reuse),
-        kept=request.kept,
+        kept_results=request.kept_results,
         earlier=_stored(store, header.continues) if header.continues else None,
     )
 

@@ -27,8 +27,8 @@ class DriveRequest:
     """A run that shall be driven: its config, its header, its home; `reuse` of earlier results.
 
     Use cases that start a run, or have it go on, make it; `drive` and what that calls read it.
-    `by_force` takes it over from a controller that lives, too. `kept` has results that stand as
-    they are, with the run that made them. `by` is the reaper that has it go on, if one does.
+    `by_force` takes it over from a controller that lives, too. `kept_results` stand as they
+    are, with the run that made them. `by` is the reaper that has it go on, if one does.
     """
 
     settings: Settings
@@ -37,7 +37,7 @@ class DriveRequest:
     reuse: bool = True
     by_force: bool = False
     by: str = ""
-    kept: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
+    kept_results: Mapping[str, tuple[Succeeded, str]] = field(default_factory=dict)
 
 
 def new_header(
