@@ -80,16 +80,7 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
         tracked = ctx.tracker_variables() if mlflow and not ctx.rank else {}
         argv = expansion.argv(command, resume or ())
         started = Processes(argv, expansion.environments(each, tracked), workplace)
-        watched = _WatchedCommand(ctx, started, folder, read, events)
-        try:
-            failure = watched.until_the_end(codes)
-        finally:
-            started.end(grace)
-        if failure is not None:
-            folder.explain(failed=True)
-            raise _error(failure, codes)
-        folder.adopt_last()
-        folder.explain(failed=False)
+        _WatchedCommand(ctx, started, folder, read, events).succeed(codes, grace)
         if ctx.rank == 0:  # its output is the artifact
             _require(ctx.output, result or ())
     finally:
@@ -112,7 +103,24 @@ class _WatchedCommand:
     read: MetricPatterns
     events: EventFiles | None
 
-    def until_the_end(self, codes: Container[int]) -> Ending | None:
+    def succeed(self, codes: Mapping[int, str], grace: float) -> None:
+        """See the command to its end, and adopt what it has saved last.
+
+        Raises:
+            CommandError: It has failed.
+            KnownFailureError: It has failed with one of `codes`.
+        """
+        try:
+            failure = self._until_the_end(codes)
+        finally:
+            self.processes.end(grace)
+        if failure is not None:
+            self.folder.explain(failed=True)
+            raise _error(failure, codes)
+        self.folder.adopt_last()
+        self.folder.explain(failed=False)
+
+    def _until_the_end(self, codes: Container[int]) -> Ending | None:
         """Hand on what the processes say and save, until all have ended or one has failed.
 
         Returns how one has failed: one that ended with one of `codes` before others.

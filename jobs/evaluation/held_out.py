@@ -90,26 +90,27 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
     chosen = torch.arange(min(examples, len(table)))
     values: dict[str, float] = {}
     if not endpoint:
-        most = max(1, batch_size // ctx.adjust.accumulate)
-        bf16 = wants_bf16(precision, ctx.hardware)
-        loss = _likelihood(ctx, table, group.parts(chosen, most), group, bf16=bf16)
-        if not loss:
+        parts = group.parts(chosen, max(1, batch_size // ctx.adjust.accumulate))
+        values |= _likelihood(ctx, table, parts, group, bf16=wants_bf16(precision, ctx.hardware))
+        if not values:
             ctx.log(f"no row of split {split!r} that was looked at has a label: it has no loss")
-        values |= loss
     if facts.task is not None:
         sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p)
         with closing(_respondent(ctx, engine, options or {}, endpoint, served)) as respondent:
             mine = _predictions(ctx, split, group.share(chosen), respondent, sampling, samples)
         _score(mine, scorer, facts.task)
-        predictions = [
-            prediction
-            for text in group.gather(json.dumps(mine))
-            for prediction in json.loads(text)
-        ]
+        predictions = _of_all(group, mine)
         values |= _figures(predictions, pass_at) | {"eval/chance": facts.chance or 0.0}
         _show(ctx, predictions)
     _keep(ctx, values)
     return values
+
+
+def _of_all(group: ProcessGroup, mine: Sequence[Prediction]) -> list[Prediction]:
+    """Return the predictions of all workers, by rank."""
+    return [
+        prediction for text in group.gather(json.dumps(mine)) for prediction in json.loads(text)
+    ]
 
 
 def _check(samples: int, examples: int, temperature: float, pass_at: Sequence[int]) -> None:
