@@ -159,6 +159,25 @@ def exit_with_last_words(request: AttemptRequest, rank: int, rendezvous: str | N
     threading.Event().wait()
 
 
+class DeadlyBatch(tuple[Message, ...]):
+    """What ends its process when it is sent."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> str:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return ""
+
+
+def fail_and_die_unheard(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    """Fail, and be gone before that is sent."""
+    yield (LogLine(rank, "started"),)
+    if rank == request.needs.workers - 1:
+        failure = Failure(kind=FailureKind.DATA, evidence="no such column: 'x'", step=3)
+        yield DeadlyBatch((Failed(failure, 12.0),))
+    threading.Event().wait()
+
+
 def break_one(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
     """Fail in rank 1 alone, while rank 0 goes on for ever."""
     yield (LogLine(rank, str(os.getpid())),)
@@ -196,6 +215,7 @@ JOBS = {
         lose_one,
         die_with_last_words,
         exit_with_last_words,
+        fail_and_die_unheard,
         break_one,
     )
 }

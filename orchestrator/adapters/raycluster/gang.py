@@ -235,11 +235,13 @@ class Gang:
 
     def _heard_of_the_dead(self, now: float) -> Iterator[Message]:
         """Hear what dead workers left; report them once that has come, or will not come."""
-        for rank, lines in self._post_mortem.arrived():
+        for rank, remains in self._post_mortem.arrived():
             heard = set(self._lines[rank])
-            for line in lines:
+            for line in remains.lines:
                 if line not in heard:
                     yield from self._heard(rank, LogLine(rank, line), now)
+            if remains.failed is not None:
+                yield from self._heard(rank, remains.failed, now)
         if self._died and not self._post_mortem.pending:
             died, self._died = self._died, {}
             for rank, failure in died.items():

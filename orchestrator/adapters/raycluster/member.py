@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import ray
 from ray import cloudpickle
 
-from orchestrator.adapters.raycluster import exit_codes, process, visible
+from orchestrator.adapters.raycluster import exit_codes, last_words, process, visible
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.adapters.raycluster.ranking import WorkerPlace
@@ -44,6 +44,7 @@ def run_task(
     parcel: Sealed, rank: int, rendezvous: str | None
 ) -> Iterator[Sequence[Message | WorkerProcess]]:
     """Say which process this worker is, then what the sealed worker says. Runs in that process."""
+    last_words.forget()
     try:
         worker, request = _opened(parcel)
     except SoftwareError as error:
@@ -77,6 +78,7 @@ def run_task(
             closing(worker(request, rank=rank, rendezvous=rendezvous)) as messages,
         ):
             for batch in messages:
+                last_words.keep(batch, request.secrets.values())
                 yield batch
                 last = batch
             asked = _asked_to_end()

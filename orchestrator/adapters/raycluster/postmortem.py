@@ -1,9 +1,9 @@
 """What is left of a worker that died: the end of its own files, and what its node knows.
 
 A dying process often can't send its last words any more, but they stand in the files that Ray
-keeps of it; what killed it stands in the kernel's log, or the maker's own tool knows. All of it is
-fetched by one small task on the node, within a few seconds; where that may not or can not be,
-there is nothing.
+keeps of it, and the failure that it told beside them; what killed it stands in the kernel's log,
+or the maker's own tool knows. All of it is fetched by one small task on the node, within a few
+seconds; where that may not or can not be, there is nothing.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from orchestrator.adapters.raycluster import exit_codes, faults, process
+from orchestrator.adapters.raycluster import exit_codes, faults, last_words, process
 from orchestrator.adapters.raycluster.cgroup import oom_kills
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.core.settings import PATIENT
+from orchestrator.messages import Failed
 
 MOST_WORKERS = 16  # of a gang that dies as a whole
 LINES = 50
@@ -52,6 +54,14 @@ TOOLS: Mapping[tuple[str, ...], re.Pattern[str]] = {
     ("rocm-smi", "--showrasinfo"): re.compile(r"uncorrectable.*[1-9]", re.IGNORECASE),
     ("cnmon", "info"): re.compile(r"Health\s*:\s*(?!Good|OK)\w+", re.IGNORECASE),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """The last lines that are known of a worker, and the failure that it told, if it told one."""
+
+    lines: tuple[str, ...]
+    failed: Failed | None = None
 
 
 class PostMortem:
@@ -85,8 +95,8 @@ class PostMortem:
         with suppress(*faults.ERRORS):
             self._asked[rank] = process.on(worker.node, remains).remote(worker)
 
-    def arrived(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield what has come since: the worker, and its lines."""
+    def arrived(self) -> Iterator[tuple[int, Remains]]:
+        """Yield what has come since: the worker, and what is left of it."""
         for rank, ref in list(self._asked.items()):
             if not ray.wait([ref], timeout=0)[0]:
                 continue
@@ -97,14 +107,16 @@ class PostMortem:
 
 def remains(
     worker: WorkerProcess, known_here: Callable[[WorkerProcess], list[str]] | None = None
-) -> list[str]:
+) -> Remains:
     """Return what is left of `worker` on this node: the ends of its files, then what is known."""
     lines: list[str] = []
+    failed: Failed | None = None
     for path, begin in worker.files:
         with suppress(OSError):
             lines += tail(Path(path), begin)
         lines += exit_codes.left(Path(path))
-    return [*lines, *(known_here or _known_here)(worker)[-MOST_KNOWN:]]
+        failed = failed or last_words.left(Path(path))
+    return Remains((*lines, *(known_here or _known_here)(worker)[-MOST_KNOWN:]), failed)
 
 
 def _known_here(worker: WorkerProcess) -> list[str]:

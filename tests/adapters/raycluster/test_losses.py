@@ -64,6 +64,18 @@ def test_what_a_worker_wrote_before_it_died_is_heard_once_before_that_is_weighed
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+def test_a_failure_that_was_told_counts_though_its_process_died_before_it_was_sent(
+    cluster: RayCluster, workers: int
+) -> None:
+    needs = Needs(workers=workers)
+    asked = request("fail_and_die_unheard", f"unheard-{workers}", needs=needs)
+    failure = begin(cluster, asked).finish().failure  # type: ignore[union-attr]
+
+    assert (failure.kind, failure.evidence) == (FailureKind.DATA, "no such column: 'x'")
+    assert (failure.rank, failure.step, failure.node) == (workers - 1, 3, "nvidia-0")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     ("how", "end", "kind"),
     [

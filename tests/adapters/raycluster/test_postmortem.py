@@ -9,6 +9,7 @@ import pytest
 from orchestrator.adapters.raycluster import cgroup
 from orchestrator.adapters.raycluster.postmortem import (
     LINES,
+    Remains,
     kernel_lines,
     of_memory,
     of_the_node,
@@ -48,7 +49,7 @@ def test_files_that_are_gone_or_shut_are_passed_over(tmp_path: Path) -> None:
     files = (gone, (str(tmp_path), 0), (str(file), 0))
     dead = WorkerProcess("node", 1, None, files=files)
 
-    assert remains(dead, lambda _worker: [XID]) == ["last words", XID]
+    assert remains(dead, lambda _worker: [XID]) == Remains(("last words", XID))
 
 
 def test_of_a_file_that_was_begun_anew_all_is_of_the_attempt(tmp_path: Path) -> None:
