@@ -134,8 +134,7 @@ class RayCluster:
         Raises:
             ClusterError: The cluster can't be reached.
         """
-        live = self._live()
-        return {name: process.identities(pool, live) for name, pool in wanted.items()}
+        return process.identities(wanted, self._live())
 
     def reports(self, wanted: Mapping[str, Pool], asked: Asked) -> Sequence[NodeReport]:
         """Return what each live node is like, and whether it can do what is `asked`.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import ray
@@ -73,6 +73,7 @@ class Gang:
         self._failure_report = FailureReport(request.signatures, request.waits.settle)
         self._lines: dict[int, deque[str]] = defaultdict(lambda: deque(maxlen=LINES_KEPT))
         self._post_mortem = PostMortem(now, request.waits.remains)
+        self._broken: dict[int, Exception] = {}  # streams of which it is not known yet why
         self._died: dict[int, Failure] = {}  # whose remains are being fetched
         self._silence = Silence(request.watch.hang, request.waits)
         self._clocks = ClockOffsets()
@@ -93,6 +94,7 @@ class Gang:
         messages: list[Message] = []
         for rank, message in self._drain(self._streams):
             messages.extend(self._heard(rank, message, now))
+        self._weigh_broken(now)
         messages.extend(self._heard_of_the_dead(now))
         self._notice_silence(now)
         self._notice_dead_nodes(now)
@@ -163,7 +165,8 @@ class Gang:
                 places += [ray.get(answer)] if answer in ready else []
             except faults.ERRORS as error:
                 self._mustered = []
-                self._report(number, self._lost(error, number), None, now)
+                (failure,) = self._lost({number: error}).values()
+                self._report(number, failure, None, now)
                 return
         if len(places) < len(self._mustered):
             return
@@ -223,15 +226,18 @@ class Gang:
         except faults.ERRORS as error:
             del self._streams[rank]
             if rank not in self._succeeded:
-                yield from self._ended(rank, self._lost(error, rank))
+                self._broken[rank] = error
 
-    def _ended(self, rank: int, failure: Failure) -> Iterator[Message]:
-        """Yield how a worker ended; where its process died, that waits for what it left."""
-        if failure.kind is FailureKind.WORKER_LOST:
-            self._died[rank] = failure
-            self._post_mortem.begin(rank, self._processes.get(rank))
-        else:
-            yield Failed(failure)
+    def _weigh_broken(self, now: float) -> None:
+        """Tell why streams broke; where a process died, that waits for what it left."""
+        broken, self._broken = self._broken, {}
+        for rank, failure in self._lost(broken).items():
+            if failure.kind is FailureKind.WORKER_LOST:
+                self._died[rank] = failure
+                self._post_mortem.begin(rank, self._processes.get(rank))
+            else:
+                said = masked(Failed(failure), self._request.secrets.values())
+                self._report(rank, said.failure, None, now)
 
     def _heard_of_the_dead(self, now: float) -> Iterator[Message]:
         """Hear what dead workers left; report them once that has come, or will not come."""
@@ -286,15 +292,14 @@ class Gang:
 
         Where the node does not answer either it is lost, which Ray may be long to say.
         """
-        standing: dict[str, bool] = {"": True}
         speaking = self._streams.keys() - self._succeeded.keys() - self._failure_report.failed
-        for rank, seconds in self._silence.of(speaking, now, hurry=self._failure_report.hangs):
+        hurry = self._failure_report.hangs
+        silent = dict(self._silence.of(speaking, now, hurry=hurry))
+        standing = self._standing(silent)
+        for rank, seconds in silent.items():
             failure = faults.silent(self._request, rank, self._name(rank), seconds)
-            node = self._node(rank)
-            if node not in standing:
-                standing[node] = self._place.nodes.stands(node)
-            lost = faults.with_node(failure) if not standing[node] else failure
-            self._report(rank, lost, 0.0, now)
+            gone = self._node(rank) not in standing
+            self._report(rank, faults.with_node(failure) if gone else failure, 0.0, now)
 
     def _notice_dead_nodes(self, now: float) -> None:
         """Report workers of nodes that are dead to Ray; a stopped raylet leaves them at work."""
@@ -328,16 +333,27 @@ class Gang:
             return Failed(faults.without_outcome(self._request, without, self._name(without)))
         return self._succeeded[0]
 
-    def _lost(self, error: Exception, rank: int) -> Failure:
-        """Translate `error`; a worker that went with its node is a lost node."""
-        known = self._processes.get(rank) or process.of(self._request.key, rank)
-        if known:  # it may have died before that was heard
-            self._processes[rank] = known
-        failure = faults.failure(error, self._request, rank=rank, node=self._name(rank))
-        gone = failure.kind is FailureKind.NODE_LOST
-        if failure.kind is FailureKind.WORKER_LOST and known:
-            gone = not self._place.nodes.stands(known.node)
-        return faults.with_node(failure) if gone and known else failure
+    def _lost(self, errors: Mapping[int, Exception]) -> dict[int, Failure]:
+        """Translate `errors`, by worker; one that went with its node is a lost node."""
+        failures: dict[int, Failure] = {}
+        for rank, error in errors.items():
+            known = self._processes.get(rank) or process.of(self._request.key, rank)
+            if known:  # it may have died before that was heard
+                self._processes[rank] = known
+            name = self._name(rank)
+            failures[rank] = faults.failure(error, self._request, rank=rank, node=name)
+        lost = [rank for rank in failures if failures[rank].kind is FailureKind.WORKER_LOST]
+        standing = self._standing(lost)
+        gone = {rank for rank in lost if self._node(rank) not in standing}
+        gone |= {rank for rank in failures if failures[rank].kind is FailureKind.NODE_LOST}
+        for rank in gone & self._processes.keys():
+            failures[rank] = faults.with_node(failures[rank])
+        return failures
+
+    def _standing(self, ranks: Collection[int]) -> set[str]:
+        """Return which nodes of workers `ranks` live; one that is not known is taken to."""
+        nodes = {self._node(rank) for rank in ranks} - {""}
+        return {"", *(self._place.nodes.standing(nodes) if nodes else ())}
 
     def _ranks(self) -> range:
         return range(self._request.needs.workers)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeAlias
 
-from orchestrator.adapters.raycluster import access
+from orchestrator.adapters.raycluster import probing
 from orchestrator.adapters.rayqueries import cluster_tables
 from orchestrator.adapters.rayqueries.cluster_tables import Node
 from orchestrator.adapters.rayqueries.gcs import HeadSilentError
@@ -14,6 +15,7 @@ from orchestrator.messages import NodeStatus, PoolState, PoolStatus
 
 SECONDS_OF_A_LOOK = 0.2  # as long as a controller that has nothing to do waits for its next turn
 _PROBE_SECONDS = 0.5
+Probe: TypeAlias = Callable[[Collection[probing.Address], float], Collection[probing.Address]]
 
 
 class ClusterNodes:
@@ -24,19 +26,18 @@ class ClusterNodes:
         now: Callable[[], float] = time.monotonic,
         ask: Callable[[], Sequence[Node]] = cluster_tables.live,
         ask_names: Callable[[], Mapping[str, str]] = cluster_tables.names,
+        probe: Probe = probing.listening,
     ) -> None:
-        """Know nothing yet; ask the cluster by `ask` and `ask_names`."""
-        self._now, self._ask, self._ask_names = now, ask, ask_names
+        """Know nothing yet; ask the cluster by `ask` and `ask_names`, its nodes by `probe`."""
+        self._now, self._ask, self._ask_names, self._probe = now, ask, ask_names, probe
         self._live: Sequence[Node] = ()
         self._names: dict[str, str] = {}
-        self._listening: dict[str, bool] = {}
         self._until = float("-inf")
 
     def live(self) -> Sequence[Node]:
         """Return the nodes that Ray counts as alive, or did a moment ago."""
         if self._now() >= self._until:
             self._live = self._asked()
-            self._listening = {}
             self._names |= {node.id: node.name for node in self._live}
             self._until = self._now() + SECONDS_OF_A_LOOK
         return self._live
@@ -60,17 +61,15 @@ class ClusterNodes:
             self._names = {node: node, **self._names, **self._ask_names()}
         return self._names[node]
 
-    def stands(self, node: str) -> bool:
-        """Return whether the node with id `node` lives: Ray counts it, and its raylet listens.
+    def standing(self, nodes: Collection[str]) -> set[str]:
+        """Return which of the nodes with ids `nodes` live: Ray counts them, their raylets listen.
 
-        Ray itself takes seconds to miss a node; its closed port tells at once.
+        Ray itself takes seconds to miss a node; its closed port tells at once. Those that are
+        silent are waited for together.
         """
-        known = next((live for live in self.live() if live.id == node), None)
-        if known is None:
-            return False
-        if node not in self._listening:
-            self._listening[node] = access.answers(known.host, known.port, _PROBE_SECONDS)
-        return self._listening[node]
+        address = {live.id: (live.host, live.port) for live in self.live() if live.id in nodes}
+        answered = self._probe(set(address.values()), _PROBE_SECONDS) if address else set()
+        return {node for node in address if address[node] in answered}
 
 
 def of_pool(pool: Pool, nodes: Sequence[Node]) -> list[Node]:

@@ -97,9 +97,9 @@ class PostMortem:
 
     def arrived(self) -> Iterator[tuple[int, Remains]]:
         """Yield what has come since: the worker, and what is left of it."""
-        for rank, ref in list(self._asked.items()):
-            if not ray.wait([ref], timeout=0)[0]:
-                continue
+        refs = list(self._asked.values())
+        ready = set(ray.wait(refs, num_returns=len(refs), timeout=0)[0] if refs else ())
+        for rank, ref in [asked for asked in self._asked.items() if asked[1] in ready]:
             del self._asked[rank]
             with suppress(*faults.ERRORS):
                 yield rank, ray.get(ref)

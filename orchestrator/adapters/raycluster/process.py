@@ -146,23 +146,25 @@ def on(
     return task.options(scheduling_strategy=affinity, runtime_env=dict(environment or {}))
 
 
-def identities(pool: Pool, live: Sequence[Node]) -> dict[str, str]:
-    """Return what the nodes of `pool` among those `live` are told apart by, by their name.
+def identities(pools: Mapping[str, Pool], live: Sequence[Node]) -> dict[str, dict[str, str]]:
+    """Return what the nodes of `pools` among those `live` are told apart by, by pool and name.
 
-    Those that don't answer are left out.
+    All are asked at once; those that don't answer are left out.
     """
-    asked = {
-        node.name: on(node.id, identify).remote(pool.accelerator.identity)
+    asked = [
+        (name, node.name, on(node.id, identify).remote(pool.accelerator.identity))
+        for name, pool in pools.items()
         for node in of_pool(pool, live)
-    }
-    answers = list(asked.values())
+    ]
+    answers = [answer for *_, answer in asked]
     ready, _ = ray.wait(answers, num_returns=len(answers), timeout=_IDENTITY_SECONDS)
-    identity_by_node: dict[str, str] = {}
-    for name, answer in asked.items():
+    answered = set(ready)
+    by_pool: dict[str, dict[str, str]] = {name: {} for name in pools}
+    for pool_name, node_name, answer in asked:
         with suppress(*_BUSY):
-            if answer in ready:
-                identity_by_node[name] = ray.get(answer)
-    return identity_by_node
+            if answer in answered:
+                by_pool[pool_name][node_name] = ray.get(answer)
+    return by_pool
 
 
 def _store(do: str, *given: bytes, **how: bool) -> Any:  # noqa: ANN401 - as Ray says it
