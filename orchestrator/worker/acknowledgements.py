@@ -8,7 +8,7 @@ storage grows by one call a worker.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 from orchestrator.core.artifact import FileEntry
@@ -77,6 +77,13 @@ def _folder(member: RankMembership, checkpoint: CheckpointId) -> str:
     return f"{member.acknowledged}/{checkpoint}"
 
 
+def workers(ranks: Collection[int]) -> str:
+    """Return which workers are meant, in a few words."""
+    numbers = ", ".join(str(rank) for rank in sorted(ranks)[:MOST_NAMED])
+    more = f" and {len(ranks) - MOST_NAMED} more" if len(ranks) > MOST_NAMED else ""
+    return f"worker{'' if len(ranks) == 1 else 's'} {numbers}{more}"
+
+
 class Parts:
     """The parts of `checkpoint` that the workers beside rank 0 write."""
 
@@ -108,12 +115,10 @@ class Parts:
         return self._files
 
     def _lacking(self) -> str:
-        ranks = sorted(self._missing)
-        numbers = ", ".join(str(rank) for rank in ranks[:MOST_NAMED])
-        more = f" and {len(ranks) - MOST_NAMED} more" if len(ranks) > MOST_NAMED else ""
-        workers = f"worker {numbers} has" if len(ranks) == 1 else f"workers {numbers}{more} have"
-        parts = "its part" if len(ranks) == 1 else "their parts"
-        return f"{workers} not written {parts} of the checkpoint of step {self._checkpoint.step}"
+        missing = self._missing
+        have, their = ("has", "its part") if len(missing) == 1 else ("have", "their parts")
+        of = f"of the checkpoint of step {self._checkpoint.step}"
+        return f"{workers(missing)} {have} not written {their} {of}"
 
     def _moves(self) -> tuple[int, int]:
         self._refuse_to_wait()

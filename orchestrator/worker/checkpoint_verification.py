@@ -1,21 +1,23 @@
 """Has the workers of a gang verify a checkpoint together, each its own parts, before they take it.
 
 Rank 0 proposes a checkpoint. Each worker hashes the parts that are its own: what worker 1 of two
-wrote, and worker 3 and 5 of more. It says by a mark what it found, and that it is at work until
-then. So no file is read twice, and a part that is damaged is found, whoever finds it.
+wrote, and worker 3 and 5 of more. It says by the name of a mark what it found, and that it is at
+work until then: one listing tells of all workers. So no file is read twice, and a part that is
+damaged is found, whoever finds it.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.core.artifact import Manifest
 from orchestrator.core.errors import DamagedError, StorageError
+from orchestrator.core.runs.checkpoint_names import CheckpointId, Proposal
+from orchestrator.worker.acknowledgements import workers
 from orchestrator.worker.background import Background
 from orchestrator.worker.rank_membership import RankMembership
 
@@ -24,47 +26,50 @@ LINGER_SECONDS = 30.0  # between two signs that a part is being verified
 SLOWER = 10  # how many times as long as rank 0 a worker may take before a sign of it comes
 PART = re.compile(r"rank-(\d+)/")
 _INTACT, _DAMAGED, _AWAY = "intact", "damaged", "away"
+_OUTCOME = re.compile(rf"(\d+)-({_INTACT}|{_DAMAGED}|{_AWAY})")
+_AT_WORK = "at-work"
 
 
 @dataclass(slots=True)
 class Verifying:
-    """Worker `member` among those that verify; `proposal` is the last that it looked at."""
+    """Worker `member` among those that verify; `verified` is what it has verified last."""
 
     member: RankMembership
-    proposal: str = ""
+    verified: tuple[str, Path, Manifest] | None = None
+    _proposal: Proposal | None = None
 
     def mine(self, path: str) -> bool:
         """Return whether this worker is to hash a file of a checkpoint."""
         part = PART.match(path)
         return (int(part[1]) if part else 0) % self.member.world_size == self.member.rank
 
-    def together(self, name: str) -> None:
-        """Have all workers verify checkpoint `name`; rank 0 calls this.
+    def together(self, checkpoint: CheckpointId, *, continued: bool) -> None:
+        """Have all workers verify a checkpoint; rank 0 calls this.
 
         Raises:
             DamagedError: Some part is not as it was.
             StorageError: A worker can't read its part, or shows no sign of doing so.
         """
         member, fence = self.member, self.member.fence
+        name = self._name(checkpoint, continued=continued)
         began = member.runtime.clock.monotonic()
-        fence.propose(name)
-        self._verify(name, lambda moves: fence.propose(name, moves))
+        fence.propose(checkpoint, continued=continued)
+        self._verify(name, fence.show_work)
         patience = max(member.patience, SLOWER * (member.runtime.clock.monotonic() - began))
-        for rank in range(1, member.world_size):
-            self._hear(rank, name, patience)
+        self._hear_all(name, patience)
 
-    def as_proposed(self) -> None:
-        """Verify what rank 0 proposes now, unless that was done.
+    def as_proposed(self, proposal: Proposal) -> None:
+        """Verify what rank 0 proposes, unless that was done.
 
         Raises:
             StorageError: This worker can't read its part.
         """
-        name = self.member.fence.proposed()
-        if not name or name == self.proposal:
+        if proposal == self._proposal:
             return
-        self.proposal = name
+        self._proposal = proposal
+        name = self._name(proposal.checkpoint, continued=proposal.continued)
         try:
-            self._verify(name, lambda moves: self._say(name, "", moves=moves))
+            self._verify(name, lambda moves: self._show_work(name, moves))
         except DamagedError as error:
             self._say(name, _DAMAGED, str(error))
         except StorageError as error:
@@ -80,56 +85,75 @@ class Verifying:
 
     def _verify(self, name: str, linger: Callable[[int], None]) -> None:
         load, clock = self.member.runtime.store.load, self.member.runtime.clock
-        work = Background(lambda: _ignore(load(name, mine=self.mine)), f"verifies {name}")
-        last_told, moves = clock.monotonic(), 0
+
+        def verify() -> None:
+            self.verified = (name, *load(name, mine=self.mine))
+
+        work = Background(verify, f"verifies {name}")
+        last_shown, moves = clock.monotonic(), 0
         while not work.wait(POLL_SECONDS):
             self.member.go_on()
-            if clock.monotonic() - last_told > LINGER_SECONDS:
-                last_told, moves = clock.monotonic(), moves + 1
+            if clock.monotonic() - last_shown > LINGER_SECONDS:
+                last_shown, moves = clock.monotonic(), moves + 1
                 linger(moves)
         work.check()
 
-    def _hear(self, rank: int, name: str, patience: float) -> None:
-        """Wait for what worker `rank` has found."""
-        store, moves = self.member.runtime.store, 0
+    def _hear_all(self, name: str, patience: float) -> None:
+        """Wait until all other workers have found their parts intact."""
+        member, moves = self.member, 0
+        missing = set(range(1, member.world_size))
 
-        def verified() -> dict[str, str] | None:
-            answer = _said(store.marked(self._mark(rank)))
-            return answer if answer.get("name") == name and answer.get("found") else None
+        def all_intact() -> bool | None:
+            outcomes = _outcomes(member.runtime.store.names(self._marks(name)))
+            for rank in sorted(outcomes):
+                if outcomes[rank] != _INTACT:
+                    self._raise(name, rank, outcomes[rank])
+            missing.difference_update(outcomes)
+            return not missing or None
 
-        def signs() -> str | None:
+        def signs() -> frozenset[str]:
             nonlocal moves
             moves += 1
-            self.member.fence.propose(name, moves)  # the others wait for this worker
-            return store.marked(self._mark(rank))
+            member.fence.show_work(moves)  # the others wait for those that are missing
+            return frozenset(member.runtime.store.names(self._marks(name)))
 
-        what = f"worker {rank} has not verified its part of {name!r}"
-        answer = self.member.wait_for(verified, what, signs, patience)
-        if answer["found"] == _DAMAGED:
-            raise DamagedError(answer.get("why", ""))
-        if answer["found"] == _AWAY:
-            raise StorageError(f"worker {rank}: {answer.get('why', '')}")
+        def lacking() -> str:
+            have, their = ("has", "its part") if len(missing) == 1 else ("have", "their parts")
+            return f"{workers(missing)} {have} not verified {their} of {name!r}"
 
-    def _say(self, name: str, finding: str, why: str = "", moves: int = 0) -> None:
-        text = json.dumps({"name": name, "found": finding, "why": why, "moves": str(moves)})
-        self.member.runtime.store.mark(self._mark(self.member.rank), text)
+        if missing:
+            member.wait_for(all_intact, lacking, signs, patience)
+
+    def _raise(self, name: str, rank: int, outcome: str) -> None:
+        """Raise what worker `rank` has found."""
+        why = self.member.runtime.store.marked(self._mark(name, rank, outcome)) or ""
+        raise DamagedError(why) if outcome == _DAMAGED else StorageError(f"worker {rank}: {why}")
+
+    def _say(self, name: str, outcome: str, why: str = "") -> None:
+        self.member.runtime.store.mark(self._mark(name, self.member.rank, outcome), why)
+
+    def _show_work(self, name: str, moves: int) -> None:
+        """Leave a new sign, in the place of the last one."""
+        store, rank = self.member.runtime.store, self.member.rank
+        store.mark(self._mark(name, rank, f"{_AT_WORK}-{moves}"), "")
+        store.remove(self._mark(name, rank, f"{_AT_WORK}-{moves - 1}"))
+
+    def _name(self, checkpoint: CheckpointId, *, continued: bool) -> str:
+        earlier = self.member.request.continues
+        return f"{earlier}/{checkpoint}" if continued else self.member.name(checkpoint)
 
     @property
     def _folder(self) -> str:
         return f"{self.member.prefix}/verified/{self.member.token}"
 
-    def _mark(self, rank: int) -> str:
-        return f"{self._folder}/{rank}"
+    def _marks(self, name: str) -> str:
+        return f"{self._folder}/{name}"
+
+    def _mark(self, name: str, rank: int, says: str) -> str:
+        return f"{self._marks(name)}/{rank}-{says}"
 
 
-def _said(text: str | None) -> dict[str, str]:
-    """Return what a mark says; nothing where it is torn."""
-    with suppress(ValueError):
-        content = json.loads(text or "{}")
-        if isinstance(content, dict):
-            return {str(key): str(value) for key, value in content.items()}
-    return {}
-
-
-def _ignore(_loaded: tuple[Path, Manifest]) -> None:
-    """Load for the sake of looking."""
+def _outcomes(names: Iterable[str]) -> Mapping[int, str]:
+    """Return what each worker has found, by the `names` of marks; any other is no word of one."""
+    matches = (_OUTCOME.fullmatch(name) for name in names)
+    return {int(match[1]): match[2] for match in matches if match}

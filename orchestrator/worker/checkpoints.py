@@ -97,15 +97,16 @@ class Checkpoints:
         again, self._claims = self._claims, True
         if again:
             self._member.fence.check()
-            self._member.fence.propose("")
+            self._member.fence.show_work(0)
         else:
             self._member.fence.enter()
 
-    def _verified(self, checkpoint_id: CheckpointId, folder: str = "") -> Checkpoint:
+    def _verified(self, checkpoint_id: CheckpointId, *, continued: bool = False) -> Checkpoint:
         """Return a checkpoint of which every file is as it was, whoever has hashed it."""
+        folder = self._member.request.continues if continued else ""
         if self._member.world_size == 1:
             return self._open(checkpoint_id, folder)
-        self._verifying.together(self._name(checkpoint_id, folder))
+        self._verifying.together(checkpoint_id, continued=continued)
         return self._open(checkpoint_id, folder, mine=_none)
 
     def _adopted(self) -> Checkpoint | None:
@@ -113,10 +114,10 @@ class Checkpoints:
         fence = self._member.fence
 
         def settled_claim() -> Claim | None:
-            settled = fence.settled()
-            if settled is None:
-                self._verifying.as_proposed()
-            return settled
+            choice = fence.choice()
+            if choice.claim is None and choice.proposal is not None:
+                self._verifying.as_proposed(choice.proposal)
+            return choice.claim
 
         claim: Claim = self._member.wait_for(
             settled_claim, "rank 0 has not said which checkpoint to go on from", fence.moves
@@ -135,7 +136,7 @@ class Checkpoints:
         for checkpoint_id in counting(fence.checkpoints(), fence.claims()):
             member.go_on()
             with suppress(DamagedError):
-                checkpoint = self._verified(checkpoint_id, request.continues)
+                checkpoint = self._verified(checkpoint_id, continued=True)
                 store.mark(self._continued, str(checkpoint_id))
                 member.runtime.outbox.say(Resumed(checkpoint_id.step))
                 return checkpoint
@@ -166,9 +167,15 @@ class Checkpoints:
         folder: str = "",
         mine: Callable[[str], bool] | None = None,
     ) -> Checkpoint:
-        """Return a checkpoint; of its files those that are `mine` are hashed, else all."""
-        name = self._name(checkpoint_id, folder)
-        path, manifest = self._member.runtime.store.load(name, mine=mine)
+        """Return a checkpoint; of its files those that are `mine` are hashed, else all.
+
+        Where none is, and this worker has verified its part of it just now, nothing is asked.
+        """
+        name, verified = self._name(checkpoint_id, folder), self._verifying.verified
+        if mine is _none and verified and verified[0] == name:
+            _, path, manifest = verified
+        else:
+            path, manifest = self._member.runtime.store.load(name, mine=mine)
         if _says(manifest) != checkpoint_id:
             raise DamagedError(f"artifact {name!r} is another one by its manifest; remove it")
         ranks = sorted({int(part[1]) for file in manifest.files if (part := PART.match(file))})

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from orchestrator.core.runs.checkpoint_names import (
     CheckpointId,
     Claim,
+    Proposal,
     Token,
     counting,
     fenced_off,
     parse_claim,
     parse_id,
+    parse_proposal,
+    proposed_last,
     surplus,
 )
 
@@ -56,6 +59,32 @@ def test_a_checkpoint_is_all_in_its_name(step: int, epoch: int, attempt: int) ->
 def test_other_names_are_neither(name: str) -> None:
     assert parse_id(name) is None
     assert parse_claim(name) is None
+
+
+@pytest.mark.parametrize(
+    ("continued", "name"),
+    [
+        (False, "0003-0002-proposes-step-0000000010-0003-0001"),
+        (True, "0003-0002-proposes-step-0000000010-0003-0001-continued"),
+    ],
+)
+def test_a_proposal_is_all_in_its_name_and_no_claim(name: str, *, continued: bool) -> None:
+    proposal = Proposal(Token(3, 2), CheckpointId(10, Token(3, 1)), continued)
+    assert str(proposal) == name
+    assert parse_proposal(name) == proposal
+    assert (parse_claim(name), parse_id(name)) == (None, None)
+    assert parse_proposal(f"{name}-else") is None
+
+
+def test_the_last_proposal_of_an_attempt_is_the_oldest_and_an_earlier_run_comes_last() -> None:
+    ours, others = Token(3, 2), Token(3, 1)
+    own = [Proposal(ours, CheckpointId(step, others)) for step in (9, 7, 8)]
+    continued = Proposal(ours, CheckpointId(30, others), continued=True)
+    stranger = Proposal(others, CheckpointId(1, others))
+
+    assert proposed_last([stranger], ours) is None
+    assert proposed_last([*own, stranger], ours) == own[1]
+    assert proposed_last([*own, continued, stranger], ours) == continued
 
 
 def test_names_sort_as_what_they_name() -> None:

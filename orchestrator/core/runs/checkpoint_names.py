@@ -20,6 +20,7 @@ _TOKEN = r"(\d{4,})-(\d{4,})"  # noqa: S105 - no password
 _ID = rf"step-(\d{{10,}})-{_TOKEN}"
 _ID_PATTERN = re.compile(_ID)
 _CLAIM_PATTERN = re.compile(rf"{_TOKEN}-(open|anew|from-{_ID})")
+_PROPOSAL_PATTERN = re.compile(rf"{_TOKEN}-proposes-{_ID}(-continued)?")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -65,6 +66,22 @@ class Claim:
         return f"{self.token}-from-{self.source}" if self.source else f"{self.token}-anew"
 
 
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A checkpoint that all workers of an attempt shall verify, as it may go on from that.
+
+    It is one of its stage, or of the stage of an earlier run that it has `continued`.
+    """
+
+    token: Token
+    checkpoint: CheckpointId
+    continued: bool = False
+
+    def __str__(self) -> str:
+        """Return its name."""
+        return f"{self.token}-proposes-{self.checkpoint}{'-continued' if self.continued else ''}"
+
+
 def parse_id(name: str) -> CheckpointId | None:
     """Return the checkpoint of this name; `None` where it is no checkpoint's."""
     match = _ID_PATTERN.fullmatch(name)
@@ -79,6 +96,24 @@ def parse_claim(name: str) -> Claim | None:
     epoch, attempt, word, *source = match.groups()
     token = Token(int(epoch), int(attempt))
     return Claim(token, _id(*source) if source[0] else None, word == "open")
+
+
+def parse_proposal(name: str) -> Proposal | None:
+    """Return the proposal of this name; `None` where it is none's."""
+    match = _PROPOSAL_PATTERN.fullmatch(name)
+    if not match:
+        return None
+    epoch, attempt, *checkpoint, continued = match.groups()
+    return Proposal(Token(int(epoch), int(attempt)), _id(*checkpoint), bool(continued))
+
+
+def proposed_last(proposals: Iterable[Proposal], token: Token) -> Proposal | None:
+    """Return what attempt `token` proposed last: it goes from the newest to older ones.
+
+    Those of the run that it continues come after its own.
+    """
+    own = (proposal for proposal in proposals if proposal.token == token)
+    return min(own, key=lambda own: (not own.continued, own.checkpoint), default=None)
 
 
 def fenced_off(token: Token, claims: Iterable[Claim]) -> Claim | None:
