@@ -26,7 +26,7 @@ from orchestrator.node.process_hardware import backends, hardware_of
 from orchestrator.ports import ArtifactStore, Chip, Clock
 from orchestrator.worker.context import AttemptContext, meta_of
 from orchestrator.worker.exception_report import describe
-from orchestrator.worker.fence_watch import MOST_LOOKING, FenceWatch
+from orchestrator.worker.fence_watch import FenceWatch
 from orchestrator.worker.fencing import Fence
 from orchestrator.worker.message_queue import MessageQueue, valid_message
 from orchestrator.worker.native_output import following
@@ -105,7 +105,9 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     attempt = _JobRun(request, rank, rendezvous, process_group, chip, runtime)
     thread = threading.Thread(target=attempt.run, name=request.key, daemon=True)
     watchdog = Watchdog(runtime.heartbeat, clock, thread, attempt.step)
-    fence_watch = FenceWatch(attempt.fence, clock, request.waits.fence)
+    fence_watch = FenceWatch(
+        attempt.fence, clock, request.waits.fence, rank=rank, workers=request.needs.workers
+    )
     thread.start()  # the threads that come from here on are the job's
     try:
         batch: Sequence[Message] = ()
@@ -182,8 +184,7 @@ class _JobRun:
 
     def fence(self) -> Fence | None:
         """Return the fence that this worker is to look at, where its job has checkpoints."""
-        looks = self._rank == 0 or self._request.needs.workers <= MOST_LOOKING
-        return self._context.checkpoints.fence if self._context and looks else None
+        return self._context.checkpoints.fence if self._context else None
 
     def over(self, stale: StaleAttemptError | None, hang: Hang | None) -> Sequence[Message]:
         """Return what is said last of a job that a newer attempt has replaced, or that hangs."""

@@ -103,9 +103,10 @@ def test_each_worker_ends_as_stale_with_a_line_and_its_job_does_too(
     assert jobs.ended.wait(10)
 
 
-def test_of_a_large_gang_rank_0_alone_looks(fast: Bench) -> None:
-    assert isinstance(run(fast, 1, size=65)[-1], Succeeded)
-    assert isinstance(run(fast, 0, size=65)[-1], Failed)
+def test_of_a_large_gang_every_worker_ends_too(fast: Bench) -> None:
+    outcome = run(fast, 199, size=200)[-1]
+    assert isinstance(outcome, Failed)
+    assert (outcome.failure.kind, outcome.failure.rank) == (FailureKind.CANCELLED, 199)
 
 
 def test_a_job_without_checkpoints_asks_nothing_of_the_storage(fast: Bench) -> None:
@@ -147,6 +148,42 @@ def test_it_looks_once_a_minute_with_one_listing_and_not_in_the_thread_that_asks
     clock.step(-3600.0)
     bench.store.mark(CLAIM, "")
     assert len(minutes(watch, clock, 1)) == 1
+
+
+def looks(bench: Bench, workers: int, seconds: int) -> list[list[int]]:
+    """Return in which seconds each of so many workers of a gang looks at its fence."""
+    listings, clock = Listings(), FakeClock(10_000.0)
+    store = Interposed(bench.store, names=listings)
+    fence = Fence(store, "checkpoints/r2-1/train", Token(3, 1))  # type: ignore[arg-type]
+    watches = [
+        FenceWatch(lambda: fence, clock, 60.0, rank=rank, workers=workers)
+        for rank in range(workers)
+    ]
+    seen: list[list[int]] = [[] for _ in watches]
+    for second in range(1, seconds + 1):
+        clock.sleep(1.0)
+        for rank, watch in enumerate(watches):
+            before = watch._check
+            watch.stale()
+            if watch._check not in {None, before}:
+                seen[rank].append(second)
+                assert watch._check is not None
+                assert watch._check.wait(10)
+                watch.stale()
+    return seen
+
+
+@pytest.mark.parametrize(("workers", "pause"), [(1, 60), (4, 60), (64, 60), (128, 120)])
+def test_each_worker_looks_and_all_of_them_no_oftener_than_the_storage_bears(
+    bench: Bench, workers: int, pause: int
+) -> None:
+    seen = looks(bench, workers, 2 * pause)
+    assert all(len(moments) == 2 and moments[1] - moments[0] == pause for moments in seen)
+    firsts = [moments[0] for moments in seen]
+    assert firsts == sorted(firsts)
+    assert max(firsts) <= pause
+    most = max(firsts.count(second) for second in firsts)
+    assert most <= 2, "they take turns"
 
 
 def test_a_storage_that_is_away_ends_nobody_and_is_asked_again(bench: Bench) -> None:
