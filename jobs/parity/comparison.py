@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import numpy.typing as npt
 
-from jobs.parity.distances import MOST_NATS, Texts, divergence, usable
+from jobs.parity.distances import MOST_NATS, Texts, difference, divergence, usable
 from orchestrator.engine import Score
 
 Array = npt.NDArray[np.float32]
@@ -92,7 +92,11 @@ def compare(reference: Said, other: Said) -> Comparison:
 
 def margins(reference: Texts) -> Array:
     """Return how much likelier the likeliest token is than the next, nats (places)."""
-    nats = [_margin(score, score) for scores in reference for score in scores]
+    nats = [
+        _margin(score, score) if usable(score) else MOST_NATS
+        for scores in reference
+        for score in scores
+    ]
     return np.array(nats, np.float32)
 
 
@@ -102,12 +106,12 @@ def arrays(comparison: Comparison) -> Mapping[str, Array]:
 
 
 def _of_place(reference: Score, other: Score) -> tuple[float, float, float, float]:
-    if not usable(other):
+    if not (usable(reference) and usable(other)):
         return MOST_NATS, MOST_NATS, MOST_NATS, 0.0
     moved = abs(_margin(reference, other) - _margin(reference, reference))
     return (
         min(divergence(reference, other), MOST_NATS),
-        max(min(reference.logprob - other.logprob, MOST_NATS), -MOST_NATS),
+        max(min(difference(reference.logprob, other.logprob), MOST_NATS), -MOST_NATS),
         min(moved, MOST_NATS),
         float(reference.top[0] == other.top[0]),
     )
@@ -122,7 +126,7 @@ def _margin(reference: Score, other: Score) -> float:
         return MOST_NATS
     known = dict(zip(other.top, other.logprobs, strict=True))
     first, second = (known.get(token, other.logprobs[-1]) for token in reference.top[:2])
-    return max(min(first - second, MOST_NATS), -MOST_NATS)
+    return max(min(difference(first, second), MOST_NATS), -MOST_NATS)
 
 
 def _routed(reference: npt.NDArray[np.int32], other: npt.NDArray[np.int32]) -> Array:

@@ -10,6 +10,7 @@ from jobs.parity.questions import Question
 from orchestrator.engine import Score
 
 _LEAST = 1e-6  # of probability: what float32 sums may lack of 1
+_MOST_LOG = 1e-3  # nats: what rounding may add to the log-probability of what is certain
 MOST_NATS = 700.0
 
 Texts = Sequence[Sequence[Score]]
@@ -29,13 +30,20 @@ def divergence(trained: Score, served: Score) -> float:
     ]
     rest = max(1.0 - sum(math.exp(log_p) for log_p, _ in both), _LEAST)
     other = max(1.0 - sum(math.exp(log_q) for _, log_q in both), _LEAST)
-    known = sum(math.exp(log_p) * (log_p - log_q) for log_p, log_q in both)
+    known = sum(
+        math.exp(log_p) * difference(log_p, log_q) for log_p, log_q in both if math.exp(log_p)
+    )
     return max(known + rest * math.log(rest / other), 0.0)
 
 
+def difference(log_p: float, log_q: float) -> float:
+    """Return by how much one log-probability is above another: of two equal infinities by 0."""
+    return 0.0 if log_p == log_q else log_p - log_q
+
+
 def usable(score: Score) -> bool:
-    """Whether all of a score are numbers. A token of probability 0 has minus infinity."""
-    return not any(math.isnan(value) for value in (score.logprob, *score.logprobs))
+    """Whether all of a score are log-probabilities: minus infinity is one, infinity is none."""
+    return all(value <= _MOST_LOG for value in (score.logprob, *score.logprobs))
 
 
 def perplexity(texts: Texts) -> float:

@@ -209,7 +209,7 @@ def _counts(
         for texts in zip(reference.scores, said.scores, strict=True)
         for pair in zip(*texts, strict=True)
     ]
-    good = [(score, other) for score, other in pairs if distances.usable(other)]
+    good = [pair for pair in pairs if all(map(distances.usable, pair))]
     folder = Path(ctx.inputs["model"])
     exact, plain = _stated(ctx, reference, folder)
     exact["tokenizer"] += served.other_texts(reference)

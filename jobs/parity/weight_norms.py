@@ -99,7 +99,9 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _apart(trained: Tensor | None, served: Tensor | None, name: str) -> float:
     if trained is None or served is None:
         return math.inf
-    if trained.shape != served.shape or not served.isfinite().all():
+    if torch.equal(trained, served):
+        return 0.0
+    if trained.shape != served.shape or not (trained.isfinite() & served.isfinite()).all():
         return math.inf
     if name.endswith((ROW_SUMS, COLUMN_SUMS)):
         return _moved(trained, served)

@@ -14,6 +14,7 @@
     vocabulary.py    stands for its tokenizer
     operators.py     its operators, one by one
     coverage.py      how each is tried where it comes up
+    deviation.py     how far results are from the right ones, infinite ones too
     ties.py          operators that give places of values
     attention.py     the kernels of attention against what it is made of
     rounded.py       arithmetic as accelerators may have it, done by the host

@@ -7,6 +7,7 @@ that of the same composite in the number type of the kernel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from jobs.qualification.bench import FAILED, PASSED, Bench, one_line
 from jobs.qualification.coverage import missing
+from jobs.qualification.deviation import deviation, magnitude
 
 Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _FACTOR, _LEAST = 4.0, 1e-3
+_TINY = 1e-12  # what errors are measured by where all is zero
 # Those that torch lets choose from, on these devices; a maker's is what it takes by itself.
 _KERNELS = ("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION")
 _CHOSEN_ON = ("cuda", "cpu")
@@ -67,6 +70,7 @@ def _check(bench: Bench, device: torch.device, shape: Shape, dtype: torch.dtype)
     given = torch.randn(size, generator=generator).to(dtype)
     expected = _passes(composite, given.float(), device)
     noise = _apart(_passes(composite, given, device), expected)
+    allowed = max(_FACTOR * noise, _LEAST) if math.isfinite(noise) else _LEAST
     for name, where in _kernels(device):
         subject = f"{name} {str(dtype).removeprefix('torch.')} {shape.width} wide {device}"
         try:
@@ -78,7 +82,7 @@ def _check(bench: Bench, device: torch.device, shape: Shape, dtype: torch.dtype)
             if not missing(error) and not any(words in str(error) for words in _NONE):
                 bench.say("attention", subject, FAILED, note=f"raises: {one_line(error)}")
             continue  # there is no such kernel
-        far, allowed = _apart(actual, expected), max(_FACTOR * noise, _LEAST)
+        far = _apart(actual, expected)
         note = f"differs from a composite by {far:.1e} of the largest, {allowed:.0e} is allowed"
         status = PASSED if far <= allowed else FAILED
         bench.say("attention", subject, status, figure=far, note=note)
@@ -108,7 +112,7 @@ def _passes(attend: Attend, given: Tensor, device: torch.device) -> list[Tensor]
 def _apart(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Return the largest difference, as a share of the largest value of its tensor."""
     errors = [
-        float(((result - reference).abs().max() / reference.abs().max()).cpu())
+        float(deviation(result, reference).max() / magnitude(reference).max().clamp(min=_TINY))
         for result, reference in zip(actual, expected, strict=True)
     ]
-    return max(errors, key=lambda error: (error != error, error))  # noqa: PLR0124 - NaN is none
+    return max(errors)

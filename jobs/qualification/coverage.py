@@ -17,6 +17,7 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from jobs.qualification.deviation import deviation, magnitude
 from jobs.qualification.ties import INDEXES, bound, other_picks
 
 Operator: TypeAlias = Any  # torch gives it no useful type
@@ -230,8 +231,11 @@ def _differs(actual: torch.Tensor, expected: torch.Tensor) -> str:
     )
     if not torch.equal(left.isnan(), right.isnan()):
         return "gives NaN elsewhere than the host"
-    left, right = left.nan_to_num(), right.nan_to_num()
-    error = float((left - right).abs().max() / right.abs().max().clamp(min=1e-6))
+    left, right = (torch.where(each.isnan(), 0.0, each) for each in (left, right))
+    far = deviation(left, right).max()
+    if far.isinf():
+        return "gives infinity elsewhere than the host"
+    error = float(far / magnitude(right).max().clamp(min=1e-6))
     allowed = _TOLERANCES.get(actual.dtype, _TOLERANCE)
     return "" if error <= allowed else f"differs from the host by {error:.1e} of the largest value"
 

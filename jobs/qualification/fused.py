@@ -16,6 +16,7 @@ from torch import Tensor
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, Bench, one_line
 from jobs.qualification.composites import Draw
 from jobs.qualification.coverage import missing
+from jobs.qualification.deviation import deviation, magnitude
 from jobs.qualification.fused_table import Function, Fused, table_of
 
 CHECK = "fused"
@@ -89,13 +90,13 @@ def _copies(given: Sequence[Tensor]) -> Iterator[Tensor]:
 
 
 def apart(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Return the largest difference, as a share of the largest value of its row; NaN is kept.
+    """Return the largest difference, as a share of the largest value of its row.
 
     The first is a result, the others are gradients: these have no rows.
     """
     pairs = enumerate(zip(actual, expected, strict=True))
     errors = [_apart(result, reference, by_row=place == 0) for place, (result, reference) in pairs]
-    return max(errors, key=lambda error: (error != error, error))  # noqa: PLR0124 - NaN is none
+    return max(errors)
 
 
 def _apart(actual: Tensor, expected: Tensor, *, by_row: bool) -> float:
@@ -103,6 +104,6 @@ def _apart(actual: Tensor, expected: Tensor, *, by_row: bool) -> float:
         return float("inf")
     width = expected.shape[-1] if by_row and expected.dim() else expected.numel()
     rows, reference = actual.reshape(-1, width), expected.reshape(-1, width)
-    largest = reference.abs().amax(-1)
+    largest = magnitude(reference).amax(-1)
     scale = largest.clamp(min=float(largest.max()) * _LEAST_SCALE or 1.0)
-    return float(((rows - reference).abs().amax(-1) / scale).max())
+    return float((deviation(rows, reference).amax(-1) / scale).max())

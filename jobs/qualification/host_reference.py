@@ -7,6 +7,7 @@ is the noise that a chip is allowed, with a factor. A host may be slow: no chip 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from jobs.qualification import report
 from jobs.qualification.bench import BOTH, SERVE, TRAIN, Bench
 from jobs.qualification.curve import BATCH, ShortTraining, rows_of, train
+from jobs.qualification.deviation import deviation, magnitude
 from jobs.qualification.reduced import fresh, spread
 from jobs.qualification.rounded import tf32
 from jobs.training.loss import forward
@@ -30,6 +32,7 @@ FLOAT32, TF32, BF16 = "float32", "tf32", "bf16"
 _MOST = 4096  # tokens whose logits are kept
 _FACTOR = 3.0
 _LEAST, _MOST_OF_A_LOSS = 1e-3, 0.1
+_TINY = 1e-12  # what errors are measured by where all is zero
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +62,9 @@ class HostReference:
         return allowed
 
     def allowed_logits(self, arithmetic: str) -> float:
-        """Return how far logits may stray."""
-        return max(_FACTOR * self.strays[arithmetic], _LEAST)
+        """Return how far logits may stray; what is no number on the host excuses nothing."""
+        noise = self.strays[arithmetic]
+        return max(_FACTOR * noise, _LEAST) if math.isfinite(noise) else _LEAST
 
 
 def qualify_reference(
@@ -147,10 +151,12 @@ def logits_of(model: Any, seed: int) -> Tensor:  # noqa: ANN401 - a transformers
 
 
 def stray(logits: Tensor, expected: Tensor) -> float:
-    """Return how far logits [..., tokens] are off, as a share of the largest; NaN where any is.
+    """Return how far logits [..., tokens] are off, as a share of the largest.
 
     It is that of all places but the tenth that is farthest: where a token goes to other experts,
-    which rounding may do, its logits are others.
+    which rounding may do, its logits are others. It is infinite where any is no number.
     """
-    off = (logits - expected).abs().amax(-1).flatten() / expected.abs().max()
-    return float("nan") if off.isnan().any() else float(off.quantile(0.9))
+    off = deviation(logits, expected).amax(-1).flatten()
+    if off.isinf().any():
+        return math.inf
+    return float(off.quantile(0.9) / magnitude(expected).max().clamp(min=_TINY))

@@ -61,10 +61,16 @@ def soak(bench: Bench, works: Sequence[Work], seconds: float) -> None:
         rounds += count
         sums += not _summed(bench)
         bench.step()
+    strange = sum(not bool(result.isfinite().all()) for result in wanted)
     some = max(len(rates) // 4, 1)
     drop = median(rates[:some]) / max(median(rates[-some:]), 1e-9) if rates else 1.0
     status, note = PASSED, ""
-    if (
+    if strange:
+        status, note = (
+            FAILED,
+            f"{strange} of {len(wanted)} results are no finite numbers",
+        )
+    elif (
         wrong > _NEARLY_ALL * rounds and not sums
     ):  # a fault comes now and then: this is how it adds up
         status, note = LIMITED, f"{wrong} of {rounds} results are others: no bit tells a fault"

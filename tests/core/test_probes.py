@@ -77,6 +77,9 @@ def test_what_the_gate_derived_for_a_model_counts_up_to_what_it_allows_any() -> 
 def test_texts_that_are_encoded_otherwise_and_scores_that_are_no_numbers_are_far_apart() -> None:
     assert distance([-1.0], [-1.0, -2.0]) == math.inf
     assert distance([-1.0], [math.nan]) == math.inf
+    assert distance([math.nan], [math.nan]) == math.inf
+    assert distance([-1.0, -math.inf], [-1.0, -9.0]) == math.inf
+    assert distance([-1.0, -math.inf], [-1.5, -math.inf]) == 0.25
     assert distance([], []) == 0.0
 
 

@@ -141,14 +141,16 @@ def distance(old: Sequence[float], new: Sequence[float]) -> float:
     """Return the mean distance of the log-probabilities of one text, nats a token.
 
     Tokens that neither takes for likely count only where there are few others. Infinite where the
-    texts are encoded otherwise, or a score is no number.
+    texts are encoded otherwise, a score is no number, or a token is impossible for one alone.
     """
-    if len(old) != len(new) or not all(map(math.isfinite, (*old, *new))):
+    if len(old) != len(new):
+        return math.inf
+    if not all(a == b or math.isfinite(a - b) for a, b in zip(old, new, strict=True)):
         return math.inf
     pairs = list(zip(old, new, strict=True))
     likely = [pair for pair in pairs if max(pair) > _LIKELY]
     counted = likely if len(likely) >= _FEW else pairs
-    return sum(abs(a - b) for a, b in counted) / len(counted) if counted else 0.0
+    return sum(abs(a - b) for a, b in counted if a != b) / len(counted) if counted else 0.0
 
 
 def apart(old: Sequence[Sequence[float]], new: Sequence[Sequence[float]], most: float) -> str:

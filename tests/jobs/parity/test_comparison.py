@@ -63,3 +63,28 @@ def test_experts_are_compared_as_sets_and_missing_ones_are_none() -> None:
     assert compare(said, said).routed.tolist() == [0, 0]
     routed = compare(said, Said(scores=scores, experts=[other])).routed
     assert routed.tolist() == pytest.approx([0, 2 / 3])
+
+
+NEVER = -math.inf
+MASKED = Score(NEVER, (1, 0), (0.0, NEVER))  # token 0 is impossible
+
+
+def test_what_is_impossible_for_both_is_equal_and_for_one_alone_is_far() -> None:
+    one = compare(Said(scores=[[MASKED]]), Said(scores=[[MASKED]]))
+    assert (one.kl[0], one.shift[0], one.margin[0], one.same[0]) == (0, 0, 0, 1)
+    both = Score(NEVER, (1, 0), (NEVER, NEVER))
+    assert compare(Said(scores=[[both]]), Said(scores=[[both]])).margin[0] == 0
+    possible = Score(-2.0, (1, 0), (math.log1p(-math.exp(-2.0)), -2.0))
+    one = compare(Said(scores=[[MASKED]]), Said(scores=[[possible]]))
+    assert one.kl[0] == pytest.approx(0.145, abs=1e-3)
+    assert one.shift[0] == -700
+    assert compare(Said(scores=[[possible]]), Said(scores=[[MASKED]])).kl[0] == 700
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_score_that_is_no_log_probability_on_either_side_is_very_far_away(value: float) -> None:
+    broken, sound = Score(value, (0, 1), (value, value)), score(0.6, 0.4)
+    for before, after in ((sound, broken), (broken, sound), (broken, broken)):
+        one = compare(Said(scores=[[before]]), Said(scores=[[after]]))
+        assert (one.kl[0], one.shift[0], one.margin[0], one.same[0]) == (700, 700, 700, 0)
+    assert np.isfinite(margins([[broken]])).all()

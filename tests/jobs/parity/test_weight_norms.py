@@ -77,7 +77,11 @@ def test_what_is_missing_or_of_another_shape_or_no_number_is_infinitely_far() ->
     assert furthest(before, norms(model(200, 4)))[0] == math.inf
     broken = before | {"weight": torch.tensor([[math.nan]])}
     assert furthest(before, broken) == (math.inf, "weight")
+    assert furthest(broken, before)[0] == math.inf
     assert furthest({}, {}) == (0.0, "")
+    masked = before | {"mask:values": torch.tensor([[0.0, -math.inf]])}
+    assert furthest(masked, masked) == (0.0, "weight:rows")
+    assert furthest(masked, before | {"mask:values": torch.zeros(1, 2)})[0] == math.inf
 
 
 def rounded(weight: torch.Tensor, form: str) -> torch.Tensor:

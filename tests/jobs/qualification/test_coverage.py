@@ -170,6 +170,21 @@ def test_a_result_that_differs_is_told(found: torch.Tensor, said: str) -> None:
     assert difference([found], [torch.tensor([1.0, 2.0])]).startswith(said[:20])
 
 
+INFINITE = torch.tensor([1.0, float("-inf"), float("inf")])
+
+
+def test_infinities_must_be_where_the_host_has_them_and_hide_nothing_else() -> None:
+    assert difference(INFINITE, INFINITE.clone()) == ""
+    assert difference(INFINITE * 1.0001, INFINITE) == ""
+    for place, value in ((0, float("inf")), (1, -3e38), (2, 3.4028234663852886e38)):
+        other = INFINITE.clone()
+        other[place] = value
+        assert difference(other, INFINITE) == "gives infinity elsewhere than the host"
+        assert difference(INFINITE, other) == "gives infinity elsewhere than the host"
+    assert difference(-INFINITE, INFINITE) == "gives infinity elsewhere than the host"
+    assert difference(INFINITE + 1, INFINITE).startswith("differs from the host by 1.0e+00")
+
+
 def test_whole_numbers_must_be_equal() -> None:
     assert difference(torch.tensor([1, 2]), torch.tensor([1, 3])).startswith("gives other whole")
     assert difference(torch.tensor([1, 2]), torch.tensor([1, 2])) == ""

@@ -189,6 +189,14 @@ def test_a_gradient_alone_that_is_wrong_is_found(
     assert checked(bench, monkeypatch, replace(HERE["swiglu"], operator=half)) == {FAILED}
 
 
+def test_infinities_must_be_where_they_belong_and_are_no_scale() -> None:
+    right = torch.tensor([[1.0, float("-inf")], [2.0, 3.0]], dtype=torch.float64)
+    assert apart([right, right], [right, right]) == 0.0
+    assert apart([right.nan_to_num(neginf=-1e300)], [right]) == float("inf")
+    assert apart([right], [right.nan_to_num(neginf=-1e300)]) == float("inf")
+    assert apart([right + 1], [right]) == 1.0
+
+
 def test_what_is_no_number_is_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = replace(HERE["batched products"], operator=lambda one, two: one @ two / 0)
     assert checked(bench, monkeypatch, broken) == {FAILED}

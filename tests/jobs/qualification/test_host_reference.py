@@ -94,8 +94,19 @@ def test_a_token_that_goes_to_other_experts_excuses_one_place_in_ten(host: Path)
     assert stray(other, known.logits) == 0.0
     other[0] += 1
     assert stray(other, known.logits) > 0.1
-    other[0, 0, 0] = float("nan")
-    assert stray(other, known.logits) != stray(other, known.logits)
+    for strange in (float("nan"), float("inf")):
+        other[0, 0, 0] = strange
+        assert stray(other, known.logits) == float("inf")
+        assert stray(known.logits, other) == float("inf")
+    other[0] = known.logits[0]
+    other[0, 0, 0] = float("-inf")
+    assert stray(other, other) == 0.0
+
+
+@pytest.mark.parametrize("noise", [float("nan"), float("inf")])
+def test_noise_of_the_host_that_is_no_number_excuses_nothing(noise: float) -> None:
+    reference = HostReference(losses={}, strays={BF16: noise}, logits=torch.empty(0))
+    assert reference.allowed_logits(BF16) == 1e-3
 
 
 def test_logits_are_the_model_s_own() -> None:

@@ -54,6 +54,27 @@ def test_results_that_always_differ_tell_no_fault(bench: Bench) -> None:
     assert [one.status for one in bench.findings] == [LIMITED]
 
 
+def test_results_that_are_no_numbers_are_not_right_because_they_are_the_same(bench: Bench) -> None:
+    soak(bench, [lambda: [torch.full((4,), float("inf"))]], 0.01)
+    assert [one.status for one in bench.findings] == [FAILED]
+
+
+def test_a_kernel_of_attention_is_not_excused_by_a_composite_that_gives_infinity(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = attention.composite
+
+    def infinite(query: Tensor, *others: Tensor, is_causal: bool = True) -> Tensor:
+        result = exact(query, *others)
+        return result + float("inf") if query.dtype is torch.bfloat16 else result
+
+    monkeypatch.setattr(attention, "composite", infinite)
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", infinite)
+    attention.check_attention(bench, CPU, ["bf16"])
+    bfloat16 = {one.status for one in bench.findings if "bfloat16" in one.subject}
+    assert bfloat16 == {FAILED}
+
+
 def test_a_kernel_of_attention_that_is_wrong_is_found(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
