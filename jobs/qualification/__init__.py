@@ -21,7 +21,7 @@
     logits.py        what the model says, against the host
     collectives.py   right, how fast, who comes late
     patterns.py      what goes into them, and must come out
-    links.py         how fast they are in pairs, and in each node
+    links.py         what they carry, and how fast, in pairs and in each node
     curve.py         a short training, of a gang or of the host
     training.py      the same seed twice, the losses of the host, checkpoints
     layers.py        work that gives the same bits each time

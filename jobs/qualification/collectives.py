@@ -1,8 +1,8 @@
 """What the chips do together: whether it is right, how fast it is, and who comes late.
 
 Each collective that training uses runs many times at several sizes, in the number types that it is
-used with, on numbers that every worker can check. One that is missing is said; one that breaks
-ends the attempt, since the others would wait for it.
+used with: sums on whole numbers whose sum every worker knows, all else on random bits. One that is
+missing is said; one that breaks ends the attempt, since the others would wait for it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from jobs.qualification.bench import FAILED, PASSED, SKIPPED, TRAIN, Bench, one_line
 from jobs.qualification.coverage import missing
 from jobs.qualification.links import check_links
-from jobs.qualification.patterns import Pattern, pattern
+from jobs.qualification.patterns import Pattern, pattern, same_bits
 
 Work: TypeAlias = Any  # `dist.Work`; torch leaves collectives untyped
 _GB = 1e9
@@ -44,8 +44,13 @@ class CollectiveCase:
 
     @property
     def mine(self) -> Tensor:
-        """What this worker puts in, [count]."""
+        """What this worker puts in where that is summed, [count]."""
         return self.pattern.of(self.rank, self.count)
+
+    @property
+    def moved(self) -> Tensor:
+        """What this worker puts in where that is only moved, [count]."""
+        return self.pattern.bits(self.rank, self.count)
 
     @property
     def part(self) -> int:
@@ -54,7 +59,7 @@ class CollectiveCase:
 
     def dealt(self, start: int = 0) -> Tensor:
         """Return a part of each worker's numbers from place `start` on, one after the other."""
-        parts = [self.pattern.of(rank, self.part, start) for rank in range(self.size)]
+        parts = [self.pattern.bits(rank, self.part, start) for rank in range(self.size)]
         return torch.cat(parts)
 
 
@@ -96,7 +101,7 @@ def _largest(at: CollectiveCase) -> Ready:
 
 
 def _all_gather(at: CollectiveCase) -> Ready:
-    given, wanted = at.pattern.of(at.rank, at.part), at.dealt()
+    given, wanted = at.pattern.bits(at.rank, at.part), at.dealt()
     return Ready(
         lambda given, out: _gather(out, given, async_op=True),
         *(given, torch.empty_like(wanted), wanted),
@@ -114,16 +119,16 @@ def _reduce_scatter(at: CollectiveCase) -> Ready:
 
 
 def _broadcast(at: CollectiveCase) -> Ready:
-    root, given = at.size - 1, at.mine
+    root, given = at.size - 1, at.moved
     return Ready(
         lambda _, out: dist.broadcast(out, src=root, async_op=True),
-        *(given, torch.empty_like(given), at.pattern.of(root, at.count)),
+        *(given, torch.empty_like(given), at.pattern.bits(root, at.count)),
         1.0,
     )
 
 
 def _all_to_all(at: CollectiveCase) -> Ready:
-    given = at.mine
+    given = at.moved
     return Ready(
         lambda given, out: dist.all_to_all_single(out, given, async_op=True),
         *(given, torch.empty_like(given), at.dealt(at.rank * at.part)),
@@ -139,8 +144,8 @@ def _pass_on(at: CollectiveCase) -> Ready:
         both = [dist.P2POp(dist.isend, given, after), dist.P2POp(dist.irecv, out, before)]
         return list(dist.batch_isend_irecv(both))
 
-    wanted = at.pattern.of(before, at.count)
-    return Ready(begin, at.mine, torch.empty_like(wanted), wanted, 1.0)
+    wanted = at.pattern.bits(before, at.count)
+    return Ready(begin, at.moved, torch.empty_like(wanted), wanted, 1.0)
 
 
 _FLOAT, _BF16 = torch.float32, torch.bfloat16
@@ -188,7 +193,8 @@ def place(bench: Bench, dtype: torch.dtype, count: int) -> CollectiveCase:
     """Return this worker's place; `count` becomes a number that can be dealt out."""
     size = bench.ctx.world_size
     whole = max(count - count % size, size)
-    return CollectiveCase(bench.ctx.rank, size, pattern(size, dtype, bench.device), whole)
+    tables = pattern(size, dtype, bench.device, bench.ctx.seed)
+    return CollectiveCase(bench.ctx.rank, size, tables, whole)
 
 
 def _run(bench: Bench, subject: str, ready: Ready) -> float:
@@ -198,6 +204,8 @@ def _run(bench: Bench, subject: str, ready: Ready) -> float:
     for _ in range(repeats):
         if ready.out.shape == ready.given.shape:
             ready.out.copy_(ready.given)
+        else:
+            ready.out.zero_()  # not what came out before
         bench.finish()
         began = time.perf_counter()
         try:
@@ -213,7 +221,7 @@ def _run(bench: Bench, subject: str, ready: Ready) -> float:
         bench.finish()
         whole.append(time.perf_counter() - began)
         begins.append(begun - began)
-        wrong += not torch.equal(ready.out, ready.wanted)
+        wrong += not same_bits(ready.out, ready.wanted)
     note = f"wrong in {wrong} of {repeats} repeats" if wrong else ""
     moved = ready.moved * max(ready.given.nbytes, ready.out.nbytes)
     bench.say(

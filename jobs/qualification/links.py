@@ -1,4 +1,6 @@
-"""How fast each chip's links are: in pairs, and in the group of each node.
+"""What each chip's links carry, and how fast: in pairs, and in the group of each node.
+
+Random bits travel over each link, and each has to arrive.
 
 In a ring over all workers one slow link slows all alike, and nobody sees which it is. So workers
 exchange in pairs: with those of their own node, and with those of other nodes that have their own
@@ -12,7 +14,7 @@ import json
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,7 +22,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from jobs.qualification.bench import LIMITED, PASSED, TRAIN, Bench
+from jobs.qualification.bench import FAILED, LIMITED, PASSED, TRAIN, Bench
+from jobs.qualification.patterns import Pattern, pattern, same_bits
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _GB = 1e9
@@ -42,12 +45,21 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What an exchange between two workers took, as one of them saw it: GB/s."""
+    """An exchange between two workers, as one of them saw it.
+
+    Attributes:
+        kind: Of the link.
+        rank: The worker that saw it.
+        other: Whom it exchanged with.
+        rate: GB/s each way.
+        wrong: How often other bits came than were sent.
+    """
 
     kind: str
     rank: int
     other: int
     rate: float
+    wrong: int = 0
 
 
 def node_name() -> str:
@@ -89,31 +101,38 @@ def check_links(bench: Bench, names: Sequence[str] | None = None) -> None:
     `names` are those of the workers' nodes by rank, found out where they are not given.
     """
     places = spots(names or bench.group.gather(node_name()))
+    tables = pattern(bench.ctx.world_size, torch.float32, bench.device, bench.ctx.seed)
     links = [
-        Link(kind, bench.ctx.rank, other, _exchange(bench, other))
+        Link(kind, bench.ctx.rank, other, *_exchange(bench, tables, other))
         for kind, other in partners(bench.ctx.rank, places)
         if other is not None
     ]
-    gathered = bench.group.gather(json.dumps([[x.kind, x.rank, x.other, x.rate] for x in links]))
+    gathered = bench.group.gather(json.dumps([astuple(link) for link in links]))
     if bench.ctx.rank == 0:
         _say(bench, [Link(*values) for text in gathered for values in json.loads(text)])
     if any(place.node for place in places):
         _check_groups(bench, places)
 
 
-def _exchange(bench: Bench, other: int) -> float:
-    """Exchange with another worker, both ways at once; return GB/s each way."""
+def _exchange(bench: Bench, tables: Pattern, other: int) -> tuple[float, int]:
+    """Exchange random bits with another worker, both ways at once.
+
+    Return GB/s each way, and how often other bits came than were sent.
+    """
     count = (1 << 25) if bench.real else (1 << 16)
-    given = torch.full((count,), float(bench.ctx.rank % 251), device=bench.device)
+    given, wanted = (tables.bits(rank, count) for rank in (bench.ctx.rank, other))
     out = torch.empty_like(given)
     _swap(given[:1], out[:1], other)  # both are here now
-    bench.finish()
-    began = time.perf_counter()
+    taken, wrong = 0.0, 0
     for _ in range(_REPEATS):
+        out.zero_()
+        bench.finish()
+        began = time.perf_counter()
         _swap(given, out, other)
-    bench.finish()
-    taken = (time.perf_counter() - began) / _REPEATS
-    return given.nbytes / (taken if bench.real else max(taken, _LEAST_SECONDS)) / _GB
+        bench.finish()
+        taken += (time.perf_counter() - began) / _REPEATS
+        wrong += not same_bits(out, wanted)
+    return given.nbytes / (taken if bench.real else max(taken, _LEAST_SECONDS)) / _GB, wrong
 
 
 def _swap(given: torch.Tensor, out: torch.Tensor, other: int) -> None:
@@ -123,20 +142,31 @@ def _swap(given: torch.Tensor, out: torch.Tensor, other: int) -> None:
 
 
 def _say(bench: Bench, links: Sequence[Link]) -> None:
-    """Say of each kind of link how fast it is, and which are slow."""
+    """Say of each kind of link how fast it is, and which are wrong or slow."""
     times = _SLOWER if bench.real else _OF_HOST
     for kind in dict.fromkeys(link.kind for link in links):
         mine = [link for link in links if link.kind == kind]
+        wrong = "; ".join(wrong_ones(mine))
         slow = "; ".join(slow_ones(mine, times, pairs=bench.real))
         bench.say(
             "links",
             kind,
-            LIMITED if slow else PASSED,
+            FAILED if wrong else LIMITED if slow else PASSED,
             figure=median(link.rate for link in mine),
             unit="GB/s",
-            note=slow,
+            note=wrong or slow,
             roles=_ONLY,
         )
+
+
+def wrong_ones(links: Sequence[Link]) -> Iterator[str]:
+    """Yield the workers that other bits came to than were sent, and from whom."""
+    for link in sorted(links, key=lambda link: (link.rank, link.other)):
+        if link.wrong:
+            yield (
+                f"rank {link.rank} got other bits than rank {link.other} sent in {link.wrong} of "
+                f"{_REPEATS} exchanges"
+            )
 
 
 def slow_ones(links: Sequence[Link], times: float, *, pairs: bool) -> Iterator[str]:
@@ -163,28 +193,32 @@ def _worst(links: Iterable[Link]) -> Mapping[tuple[int, int], float]:
 
 
 def _check_groups(bench: Bench, places: Sequence[Spot]) -> None:
-    """Sum within each node by itself: a node whose own links are slow stands out."""
+    """Sum within each node by itself: a node whose own links are wrong or slow stands out."""
     mine = places[bench.ctx.rank].node
     ranks = [rank for rank, place in enumerate(places) if place.node == mine]
     if len(ranks) == 1:
         return
     group: Any = dist.new_group(ranks, use_local_synchronization=True)
-    values = torch.ones((1 << 26) if bench.real else (1 << 16), device=bench.device)
-    wanted = torch.full_like(values, float(len(ranks)))
-
-    def act() -> None:
-        values.fill_(1.0)
+    tables = pattern(len(ranks), torch.float32, bench.device, bench.ctx.seed)
+    count = (1 << 26) if bench.real else (1 << 16)
+    given, wanted = tables.of(ranks.index(bench.ctx.rank), count), tables.total(count)
+    values, taken, wrong = torch.empty_like(given), [], 0
+    for _ in range(1 + _REPEATS):
+        values.copy_(given)
+        bench.finish()
+        began = time.perf_counter()
         dist.all_reduce(values, group=group)
-
-    taken = bench.seconds(act, repeats=_REPEATS)
-    right = torch.equal(values, wanted)
+        bench.finish()
+        taken.append(time.perf_counter() - began)
+        wrong += not torch.equal(values, wanted)
+    seconds = median(taken[1:])
     bench.say(
         "links",
         "all-reduce of a node",
-        PASSED if right else LIMITED,
-        figure=2 * values.nbytes / (taken if bench.real else max(taken, _LEAST_SECONDS)) / _GB,
+        FAILED if wrong else PASSED,
+        figure=2 * values.nbytes / (seconds if bench.real else max(seconds, _LEAST_SECONDS)) / _GB,
         unit="GB/s",
-        note="" if right else "the sum is wrong",
+        note=f"wrong in {wrong} of {1 + _REPEATS} repeats" if wrong else "",
         spread=_SLOWER if bench.real else _OF_HOST,
         roles=_ONLY,
     )

@@ -96,7 +96,7 @@ def _summed(bench: Bench) -> bool:
     """Whether a sum over the gang is right."""
     if bench.group.size == 1:
         return True
-    tables = pattern(bench.group.size, torch.float32, bench.device)
+    tables = pattern(bench.group.size, torch.float32, bench.device, bench.ctx.seed)
     count = _SENT if bench.real else _SENT >> 8
     total = bench.group.sum(tables.of(bench.ctx.rank, count))
     return torch.equal(total, tables.total(count))

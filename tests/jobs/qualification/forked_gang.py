@@ -10,11 +10,14 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import pytest
 import torch
 import torch._dynamo
+import torch.distributed as dist
 import transformers.models.llama.modeling_llama  # noqa: F401
 
 import jobs.qualification.all_chips  # noqa: F401
@@ -27,11 +30,53 @@ from tests.jobs import local_context
 WORKERS = 2
 
 
-def links(ctx: JobContext, *, names: list[str]) -> Metrics:
-    """Check the links alone, of workers on nodes of these names."""
+def links(ctx: JobContext, *, names: list[str], broken: str = "") -> Metrics:
+    """Check the links alone, of workers on nodes of these names; something may be `broken`."""
     bench = Bench(ctx, quick=True)
-    check_links(bench, names)
+    with BROKEN[broken](ctx.rank):
+        check_links(bench, names)
     return report.finish(bench)
+
+
+@contextmanager
+def sums_of_groups(_: int) -> Iterator[None]:
+    """Have sums within a part of the gang be wrong in one number."""
+    whole = dist.all_reduce
+
+    def wrong(tensor: torch.Tensor, *args: Any, group: Any = None, **more: Any) -> Any:
+        work = whole(tensor, *args, group=group, **more)
+        if group is not None and tensor.is_floating_point():
+            tensor[3] += 1
+        return work
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dist, "all_reduce", wrong)
+        yield
+
+
+@contextmanager
+def stuck_bit(rank: int) -> Iterator[None]:
+    """Have the lowest bit of all that comes to worker 1 be 0."""
+    whole = dist.batch_isend_irecv
+
+    def stuck(ops: list[Any]) -> list[Any]:
+        for work in whole(ops):
+            work.wait()
+        for op in ops:
+            if rank == 1 and op.op is dist.irecv:
+                op.tensor.view(torch.int32).bitwise_and_(~1)
+        return []
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dist, "batch_isend_irecv", stuck)
+        yield
+
+
+BROKEN: dict[str, Callable[[int], AbstractContextManager[None]]] = {
+    "": lambda _: nullcontext(),
+    "sums": sums_of_groups,
+    "bit": stuck_bit,
+}
 
 
 def main(spec: str) -> int:

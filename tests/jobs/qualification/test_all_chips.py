@@ -53,6 +53,22 @@ def test_links_within_and_between_nodes_and_each_nodes_group_are_measured(tmp_pa
     assert found == dict.fromkeys(kinds, "passed")
 
 
+@pytest.mark.parametrize(
+    ("broken", "subject", "note"),
+    [
+        ("sums", "all-reduce of a node", "wrong in 4 of 4 repeats"),
+        ("bit", "within a node", "rank 1 got other bits than rank 0 sent in 3 of 3 exchanges"),
+    ],
+)
+def test_what_goes_wrong_within_a_node_alone_fails_the_pool(
+    tmp_path: Path, broken: str, subject: str, note: str
+) -> None:
+    given = {"names": ["a", "a", "b"], "broken": broken}
+    forked(tmp_path, "tests.jobs.qualification.forked_gang.links", params=given, workers=3)
+    found = findings(tmp_path)["links", subject]
+    assert (found["status"], found["note"].startswith(note)) == ("failed", True), found
+
+
 def test_collectives_are_right_and_measured_by_size(
     together: dict[tuple[str, str], dict[str, Any]],
 ) -> None:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from jobs.qualification.bench import FAILED, Bench
-from jobs.qualification.collectives import check_collectives
+from jobs.qualification.bench import FAILED, PASSED, Bench
+from jobs.qualification.collectives import (
+    CollectiveCase,
+    Ready,
+    _all_gather,
+    _all_to_all,
+    _broadcast,
+    _pass_on,
+    _run,
+    check_collectives,
+)
 from jobs.qualification.patterns import PERIOD, pattern
 from tests.jobs.local_context import LocalContext
 
@@ -51,6 +63,46 @@ def test_sums_of_2048_workers_are_exact_in_any_order(dtype: torch.dtype) -> None
 def test_too_many_workers_for_sums_that_are_exact_are_refused() -> None:
     with pytest.raises(ValueError, match="size=100000 workers are too many"):
         pattern(100_000, torch.bfloat16, CPU)
+
+
+@pytest.mark.parametrize("bit", range(16))
+@pytest.mark.parametrize(
+    "make", [_all_gather, _all_to_all, _broadcast, _pass_on], ids=lambda make: make.__name__
+)
+def test_each_bit_that_a_link_holds_or_swaps_is_found(
+    tmp_path: Path, make: Callable[[CollectiveCase], Ready], bit: int
+) -> None:
+    ready = make(CollectiveCase(0, 2, pattern(2, torch.bfloat16, CPU, seed=7), 1000))
+    mask, low = 1 << bit if bit < 15 else -(1 << 15), 1 << (bit + 1) % 15
+
+    def carry(out: Tensor, *, stuck: int = 0, swapped: bool = False) -> list[Any]:
+        words = ready.wanted.clone().view(torch.int16)
+        if swapped:
+            one, other = (words & mask) != 0, (words & low) != 0
+            words = torch.where(one != other, words ^ mask ^ low, words)
+        out.view(torch.int16).copy_(words & ~stuck)
+        return []
+
+    kinds: tuple[dict[str, Any], ...] = ({}, {"stuck": mask}, {"swapped": True})
+    for fault in kinds:
+        bench = Bench(LocalContext(folder=tmp_path), quick=True)
+        done = partial(carry, **fault)
+        _run(bench, "bits", replace(ready, begin=lambda _, out, done=done: done(out)))
+        assert bench.findings[0].status == (FAILED if fault else PASSED)
+
+
+def test_a_collective_that_leaves_what_was_there_is_wrong(tmp_path: Path) -> None:
+    ready = _all_gather(CollectiveCase(0, 2, pattern(2, torch.float32, CPU, seed=7), 1000))
+    calls = iter(range(10))
+
+    def once(_: Tensor, out: Tensor) -> list[Any]:
+        if next(calls) == 0:
+            out.copy_(ready.wanted)
+        return []
+
+    bench = Bench(LocalContext(folder=tmp_path), quick=True)
+    _run(bench, "once", replace(ready, begin=once))
+    assert bench.findings[0].note == "wrong in 2 of 3 repeats"
 
 
 class Largest(TorchDispatchMode):
