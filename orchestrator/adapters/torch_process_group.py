@@ -6,13 +6,13 @@ torch pays nothing.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator.core.settings import PATIENT, AttemptSettings
@@ -39,7 +39,7 @@ def open_process_group(  # noqa: PLR0913 - what a worker says, and what its host
     go_on: Callable[[], object] = lambda: None,
     waits: AttemptSettings = PATIENT,
     interface_variable: str | None = None,
-    timeout_variable: str | None = None,
+    limits: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[None]:
     """Hold the default process group open; a gang of one needs none.
 
@@ -56,7 +56,7 @@ def open_process_group(  # noqa: PLR0913 - what a worker says, and what its host
         go_on: Raises where this worker shall wait no longer.
         waits: How long the others may take to `meet`, and one operation (`collective`).
         interface_variable: Where the backend of the chip reads which interface it may use.
-        timeout_variable: Where it reads how long one operation may take, in whole seconds.
+        limits: Variables in which it reads how long something may take, with their values.
 
     Raises:
         ValueError: A gang of several has no `HOST:PORT`.
@@ -65,8 +65,8 @@ def open_process_group(  # noqa: PLR0913 - what a worker says, and what its host
     if world_size > 1:
         variables = (GLOO_INTERFACE, interface_variable or GLOO_INTERFACE)
         store = _meet(rendezvous, rank, world_size, waits.meet, variables)
-        if timeout_variable:
-            _set_unless_named(timeout_variable, str(math.ceil(waits.collective)))
+        for variable, limit in limits.items():
+            _set_unless_named(variable, limit)
         fetch()
         _wait_for_all(store, world_size, go_on)
         _open(store, rank, world_size, backend, waits.collective)

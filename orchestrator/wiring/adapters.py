@@ -200,7 +200,9 @@ def run_worker(
             open_process_group,
             waits=request.waits,
             interface_variable=request.pool.accelerator.interface_variable,
-            timeout_variable=request.pool.accelerator.timeout_variable,
+            limits=request.pool.accelerator.limits(
+                operation=request.waits.collective, joining=request.waits.meet
+            ),
         ),
         chip=chip,
         tracked_run=partial(attempt_run, request),

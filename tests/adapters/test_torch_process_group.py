@@ -137,10 +137,8 @@ def test_the_makers_own_limit_is_that_of_an_operation_unless_the_environment_nam
     code = """
 import os, sys
 from orchestrator.adapters.torch_process_group import open_process_group
-from orchestrator.core.settings import AttemptSettings
-waits = AttemptSettings(collective=90.5)
-with open_process_group(sys.argv[2], int(sys.argv[1]), 2, "gloo", waits=waits,
-                        timeout_variable="HCCL_EXEC_TIMEOUT"):
+with open_process_group(sys.argv[2], int(sys.argv[1]), 2, "gloo",
+                        limits={"HCCL_EXEC_TIMEOUT": "91"}):
     print(os.environ["HCCL_EXEC_TIMEOUT"])
 """
     address = free_address()

@@ -94,3 +94,13 @@ def test_chips_of_one_maker_differ_in_figures_alone(chips: dict[str, Accelerator
     for chip in chips.values():
         facts = tuple(asdict(chip)[name] for name in shared)
         assert seen.setdefault(chip.vendor, facts) == facts
+
+
+@pytest.mark.parametrize(("meet", "seconds"), [(60.0, "120"), (600.5, "601"), (9_000.0, "7200")])
+def test_workers_of_ascend_wait_for_each_other_as_long_as_a_gang_may_take_to_meet(
+    chips: dict[str, Accelerator], meet: float, seconds: str
+) -> None:
+    for name, chip in chips.items():
+        limits = chip.limits(operation=90.5, joining=meet)
+        ascend = {"HCCL_EXEC_TIMEOUT": "91", "HCCL_CONNECT_TIMEOUT": seconds}
+        assert limits == (ascend if chip.vendor == "huawei" else {}), name

@@ -84,5 +84,7 @@ def test_a_verdict_is_of_the_variables_but_not_of_secrets_and_interfaces() -> No
     plain = of(accelerator())
     assert of(accelerator(secrets={"T": "X"}, interface_variable="NCCL_SOCKET_IFNAME")) == plain
     assert of(accelerator(timeout_variable="HCCL_EXEC_TIMEOUT")) == plain
+    joining = {"joining_variable": "HCCL_CONNECT_TIMEOUT", "joining_seconds": (120.0, 7200.0)}
+    assert of(accelerator(**joining)) == plain
     assert of(accelerator(env={"A": "1"})) != plain
     assert of(accelerator(), env={"A": "1"}) == of(accelerator(env={"A": "1"}))

@@ -47,6 +47,9 @@ class Accelerator:
             collectives find each other; it is set to the one that reaches the rendezvous.
         timeout_variable: Environment variable by which its collectives have a limit of time of
             their own, in whole seconds; it is set to `attempts.collective`.
+        joining_variable: The same for how long their workers wait for each other before the first
+            one; it is set to `attempts.meet`.
+        joining_seconds: The least and the most that it may be set to; anything where not given.
         env: Environment variables of all that runs on it.
         secrets: The same, of which a config has no values: see `Stage.secrets`.
         torch_package: Package that adds the torch device, where it isn't built in.
@@ -76,6 +79,8 @@ class Accelerator:
     visible_devices: str | None = None
     interface_variable: str | None = None
     timeout_variable: str | None = None
+    joining_variable: str | None = None
+    joining_seconds: tuple[float, float] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     torch_package: str | None = None
@@ -93,6 +98,15 @@ class Accelerator:
     price_per_hour: float | None = None
     roles: tuple[Role, ...] = (Role.PREPARE, Role.TRAIN, Role.SERVE)
     source: str = ""
+
+    def limits(self, *, operation: float, joining: float) -> dict[str, str]:
+        """Return the variables that limit its collectives, for limits in seconds."""
+        least, most = self.joining_seconds or (joining, joining)
+        seconds = {
+            self.timeout_variable: operation,
+            self.joining_variable: min(max(joining, least), most),
+        }
+        return {name: str(math.ceil(limit)) for name, limit in seconds.items() if name}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

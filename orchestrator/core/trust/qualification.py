@@ -30,6 +30,8 @@ _OF_ITS_USE = (
     "source",
     "interface_variable",
     "timeout_variable",
+    "joining_variable",
+    "joining_seconds",
     "env",
     "secrets",
 )
