@@ -7,6 +7,7 @@
     report.py        what all workers found, as a table, as JSON, as metrics
     chips.py         the chips that are there, their bandwidth
     memory.py        the memory that they have, and keep
+    memory_errors.py what errors of memory the chips have counted meanwhile
     products.py      matrix products, element by element, and their rate
     exact.py         whole numbers whose products are exact
     kinds.py         the kinds of numbers that a pool relies on

@@ -9,6 +9,7 @@ from jobs.qualification.coverage import missing
 from jobs.qualification.curve import ShortTraining
 from jobs.qualification.host_reference import reference_of
 from jobs.qualification.layers import works
+from jobs.qualification.memory_errors import watched
 from jobs.qualification.pace import check_pace, soak
 from jobs.qualification.training import check_training
 from orchestrator.job import JobContext, Metrics
@@ -21,6 +22,8 @@ def qualify_gang(  # noqa: PLR0913 - the parameters of a job are its configurati
     model: dict[str, object] | None = None,
     roles: list[str] | None = None,
     formats: list[str] | None = None,
+    memory_errors: list[str] | None = None,
+    memory_errors_pattern: str = "",
     steps: int = 20,
     soak_seconds: float = 60.0,
     quick: bool = False,
@@ -33,6 +36,8 @@ def qualify_gang(  # noqa: PLR0913 - the parameters of a job are its configurati
         model: Fields of its config.
         roles: What the pool is wanted for; both where none is given.
         formats: Formats of weights that the chip can serve.
+        memory_errors: The maker's command that tells how many errors of memory there were.
+        memory_errors_pattern: Regular expression that reads what it prints.
         steps: Training steps, which are done twice.
         soak_seconds: How long to work on in the end.
         quick: Repeat less.
@@ -40,10 +45,11 @@ def qualify_gang(  # noqa: PLR0913 - the parameters of a job are its configurati
     bench = Bench(ctx, quick)
     ctx.latest_checkpoint()  # nothing to go on from, but asked for before the first save
     work = works(bench, bench.device, roles or BOTH, formats or ())
-    check_pace(bench, work)
-    check_collectives(bench)
-    _train(bench, ShortTraining(architecture, model or {}, steps, ctx.seed))
-    soak(bench, work, soak_seconds)
+    with watched(bench, memory_errors or (), memory_errors_pattern):
+        check_pace(bench, work)
+        check_collectives(bench)
+        _train(bench, ShortTraining(architecture, model or {}, steps, ctx.seed))
+        soak(bench, work, soak_seconds)
     return report.finish(bench)
 
 

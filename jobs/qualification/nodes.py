@@ -16,6 +16,7 @@ from jobs.qualification.layers import works
 from jobs.qualification.logits import check_logits
 from jobs.qualification.maker import check_maker
 from jobs.qualification.memory import check_memory
+from jobs.qualification.memory_errors import watched
 from jobs.qualification.operators import check_operators
 from jobs.qualification.pace import soak
 from jobs.qualification.products import check_products, compare
@@ -37,6 +38,8 @@ def qualify_nodes(  # noqa: PLR0913 - the parameters of a job are its configurat
     formats: list[str] | None = None,
     diagnostic: list[str] | None = None,
     diagnostic_failed: str = "",
+    memory_errors: list[str] | None = None,
+    memory_errors_pattern: str = "",
     soak_seconds: float = 60.0,
     quick: bool = False,
 ) -> Metrics:
@@ -53,25 +56,28 @@ def qualify_nodes(  # noqa: PLR0913 - the parameters of a job are its configurat
         formats: Formats of weights that the chip can serve.
         diagnostic: The maker's command that tests the chips of a node.
         diagnostic_failed: Regular expression for what it prints where a test failed.
+        memory_errors: The maker's command that tells how many errors of memory there were.
+        memory_errors_pattern: Regular expression that reads what it prints.
         soak_seconds: How long to work on in the end, where no gang does.
         quick: Repeat less.
     """
     bench, wanted, known = Bench(ctx, quick), tuple(roles or BOTH), formats or ()
     bench.step()
-    check_operators(bench, fresh(architecture, model or {}, ctx.seed), wanted)
-    bench.step()
-    check_devices(bench, devices)
-    check_maker(bench, diagnostic or (), diagnostic_failed)
-    for device in devices_of(bench):
-        _check_device(bench, device, known)
-    check_fused(bench, devices_of(bench), known, wanted)
-    bench.step()
-    if SERVE in wanted:
-        asked = asked_model(architecture, model or {}, ctx.seed)
-        check_logits(bench, asked, reference_of(ctx), known)
-    if TRAIN not in wanted:
-        work = [piece for at in devices_of(bench) for piece in works(bench, at, wanted, known)]
-        soak(bench, work, soak_seconds)
+    with watched(bench, memory_errors or (), memory_errors_pattern):
+        check_operators(bench, fresh(architecture, model or {}, ctx.seed), wanted)
+        bench.step()
+        check_devices(bench, devices)
+        check_maker(bench, diagnostic or (), diagnostic_failed)
+        for device in devices_of(bench):
+            _check_device(bench, device, known)
+        check_fused(bench, devices_of(bench), known, wanted)
+        bench.step()
+        if SERVE in wanted:
+            asked = asked_model(architecture, model or {}, ctx.seed)
+            check_logits(bench, asked, reference_of(ctx), known)
+        if TRAIN not in wanted:
+            work = [piece for at in devices_of(bench) for piece in works(bench, at, wanted, known)]
+            soak(bench, work, soak_seconds)
     _against_published(bench, bf16_tflops, bandwidth_tbs)
     return report.finish(bench)
 

@@ -188,6 +188,10 @@ def _params(pool: Pool, roles: Sequence[Role], depth: Depth) -> Mapping[str, Map
     soak = 0.0 if depth.quick and depth.soak is None else depth.soak
     lasting: dict[str, Json] = {} if soak is None else {"soak_seconds": soak}
     formats: dict[str, Json] = {"formats": list(chip.computes or chip.formats)}
+    counters: dict[str, Json] = {
+        "memory_errors": list(chip.memory_errors),
+        "memory_errors_pattern": chip.memory_errors_pattern,
+    }
     nodes: dict[str, Json] = {
         "devices": pool.devices_per_node,
         "bf16_tflops": chip.bf16_tflops,
@@ -197,8 +201,8 @@ def _params(pool: Pool, roles: Sequence[Role], depth: Depth) -> Mapping[str, Map
     }
     return {
         "reference": {**common, **steps},
-        "nodes": {**common, **formats, **lasting, **nodes},
-        "gang": {**common, **formats, **lasting, **steps},
+        "nodes": {**common, **formats, **lasting, **counters, **nodes},
+        "gang": {**common, **formats, **lasting, **counters, **steps},
     }
 
 

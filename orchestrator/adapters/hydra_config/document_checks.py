@@ -22,7 +22,10 @@ RESERVED = ("mlflow.", "orchestrator.", "pool.", "reused.", "failure.")
 LAWFUL = frozenset({"mlflow.note.content"})
 LONGEST_TAG = 250  # characters of a tag's name that MLflow takes
 
-PATTERN = "fleet.pools.*.accelerator.diagnostic_failed"
+PATTERNS = (
+    "fleet.pools.*.accelerator.diagnostic_failed",
+    "fleet.pools.*.accelerator.memory_errors_pattern",
+)
 
 
 def problems(data: Mapping[str, Json]) -> Iterator[Problem]:
@@ -33,9 +36,11 @@ def problems(data: Mapping[str, Json]) -> Iterator[Problem]:
             if number and not low <= value <= high:  # type: ignore[operator]
                 hint = f"at least {low}" if high is MOST else f"{low} to {high}"
                 yield Problem(path, f"{shown(value)} is out of bounds", hint)
-    for path, value in _matches(data, PATTERN.split("."), ()):
-        if isinstance(value, str) and not _compiles(value):
-            yield Problem(path, f"{shown(value)} is no regular expression", "escape what it means")
+    for pattern in PATTERNS:
+        for path, value in _matches(data, pattern.split("."), ()):
+            if isinstance(value, str) and not _compiles(value):
+                what = f"{shown(value)} is no regular expression"
+                yield Problem(path, what, "escape what it means")
     yield from emulated.problems(_mapping(_mapping(data.get("fleet")).get("pools")))
     yield from gateway_checks.problems(_mapping(data.get("gateway")))
     yield from _tag_problems(_mapping(data.get("tags")))

@@ -57,6 +57,10 @@ class Accelerator:
         diagnostic: The maker's command that tests the chips of a node.
         diagnostic_failed: Regular expression for what it prints where a test failed; where it is
             empty, its exit status tells.
+        memory_errors: The maker's command that prints the counters of memory errors of a node's
+            chips.
+        memory_errors_pattern: Regular expression that reads them, with groups `corrected` and
+            `uncorrected`; all matches are added up.
         identity: The maker's command that prints the serial numbers of the chips of a node.
         memory_gb: Memory of a chip, GB.
         bandwidth_tbs: Memory bandwidth, TB/s.
@@ -87,6 +91,8 @@ class Accelerator:
     vllm_plugin: str | None = None
     diagnostic: tuple[str, ...] = ()
     diagnostic_failed: str = ""
+    memory_errors: tuple[str, ...] = ()
+    memory_errors_pattern: str = ""
     identity: tuple[str, ...] = ()
     memory_gb: float | None = None
     bandwidth_tbs: float | None = None
