@@ -1,3 +1,5 @@
 """Engines: each loads a model folder and generates text, behind `orchestrator.engine.Engine`."""
 
-EMBEDDED = "jobs.engines.embedded.EmbeddedEngine"  # by its name: to load it takes long
+# By their names: to load them takes long.
+EMBEDDED = "jobs.engines.embedded.EmbeddedEngine"
+UNCACHED = "jobs.engines.uncached.UncachedEngine"

@@ -28,6 +28,7 @@ from jobs.engines.model_tokenizer import Tokenizer
 from jobs.engines.routing import by_token, recorded
 from jobs.engines.scheduler import PATIENCE, Scheduler
 from jobs.engines.scoring import check_text, follow
+from jobs.engines.type_limits import check_type, context_of, vocabulary_of
 from jobs.engines.weights import changed, check_alike, check_tokenizer, load, shape, types
 from jobs.parity.weight_norms import norms
 from orchestrator.engine import Piece, Prompt, Sampling, Score
@@ -83,9 +84,9 @@ class EmbeddedEngine:
         model = load(model_folder, dtype, self._device)
         self._model = model
         self._tokenizer = Tokenizer(model_folder)
-        own = getattr(model.config, "max_position_embeddings", max_context)
-        self.max_context = min(own, max_context)
-        self.vocabulary = int(model.config.vocab_size)
+        check_type(model.config)
+        self.max_context = min(context_of(model.config), max_context)
+        self.vocabulary = vocabulary_of(model.config)
         self.longest_token = self._tokenizer.bytes.longest
         self.types = types(model_folder, model)
         self.defaults = defaults_of(model_folder)

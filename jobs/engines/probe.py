@@ -18,6 +18,7 @@ from jobs.engines import routing
 from jobs.engines.border import attempt
 from jobs.engines.cache import SlotCache
 from jobs.engines.forward import Forward
+from jobs.engines.type_limits import vocabulary_of
 
 # Tokens that each pass reads in the first row and in the second.
 COURSE = ((12, 11), (8, 0), (0, 8), (1, 1), (1, 1), (0, 1), (1, 0))
@@ -42,7 +43,7 @@ def check(model: Any, run: Forward, cache: SlotCache) -> None:  # noqa: ANN401 -
     rounds = model.dtype != torch.float32 and routing.has_experts(model)
     worst = inf
     for number in range(PROMPTS if rounds else 1):
-        worst = min(worst, _apart(model, run, cache, prompt(model.config.vocab_size, number)))
+        worst = min(worst, _apart(model, run, cache, prompt(vocabulary_of(model.config), number)))
         if worst <= ALLOWED[model.dtype]:
             return
     raise ValueError(

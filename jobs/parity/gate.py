@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jobs.data.tokenizer import load_tokenizer
-from jobs.engines import EMBEDDED
+from jobs.engines import EMBEDDED, UNCACHED
 from jobs.formats.exported_generation import generation_fields
 from jobs.formats.folder import Folder
 from jobs.parity import distances, proof, table
@@ -133,12 +133,7 @@ def _answered(ctx: JobContext, engine: str, options: dict[str, object]) -> _Answ
         ParityError: The engine refuses the model.
     """
     reference, folder = read(ctx.inputs["reference"]), ctx.inputs["model"]
-    # Where an engine server serves, the embedded engine compares what that will read.
-    name = EMBEDDED if engine == AUTO else engine
-    try:
-        served = ServedEngine(_engine(name, folder, ctx.hardware, options), folder)
-    except (ValueError, OSError) as error:
-        raise ParityError(f"the engine of pool {ctx.hardware.pool!r} refuses: {error}") from error
+    name, served = _served(ctx, engine, options)
     with closing(served):
         try:
             said = served.said(reference, ctx.progress)
@@ -160,6 +155,28 @@ def _answered(ctx: JobContext, engine: str, options: dict[str, object]) -> _Answ
     )
 
 
+def _served(ctx: JobContext, engine: str, options: dict[str, object]) -> tuple[str, ServedEngine]:
+    """Return the engine that answers, and its name.
+
+    Where an engine server serves, the embedded engine compares what that will read; and
+    transformers alone does for types that the embedded engine has no cache for.
+
+    Raises:
+        ParityError: It refuses the model.
+    """
+    folder = ctx.inputs["model"]
+    if engine == AUTO:
+        try:
+            return EMBEDDED, ServedEngine(_engine(EMBEDDED, folder, ctx.hardware, options), folder)
+        except (ValueError, AttributeError, AssertionError, RuntimeError) as error:
+            ctx.log(f"transformers alone answers, for the embedded engine refuses: {error}")
+    name, more = (UNCACHED, {}) if engine == AUTO else (engine, options)
+    try:
+        return name, ServedEngine(_engine(name, folder, ctx.hardware, more), folder)
+    except (ValueError, OSError) as error:
+        raise ParityError(f"the engine of pool {ctx.hardware.pool!r} refuses: {error}") from error
+
+
 def _verdict(
     ctx: JobContext,
     answered: _Answered,
@@ -169,7 +186,10 @@ def _verdict(
 ) -> table.ParityVerdict:
     reference, said = answered.reference, answered.said
     asked = AskedEngine(
-        form=answered.form, computed=answered.computed, stands_in=answered.stands_in
+        form=answered.form,
+        computed=answered.computed,
+        stands_in=answered.stands_in,
+        cached=answered.engine != UNCACHED,
     )
     return table.ParityVerdict(
         why=why,

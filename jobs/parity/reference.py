@@ -19,6 +19,7 @@ from transformers import AutoConfig
 from jobs.data.dataset import read_facts
 from jobs.data.splits import TEST
 from jobs.data.tokenizer import load_tokenizer
+from jobs.engines.type_limits import check_type
 from jobs.engines.weights import load
 from jobs.formats.exported_generation import generation_fields
 from jobs.parity.comparison import Said, compare
@@ -115,12 +116,14 @@ def _questions(
 
 
 def _check_lengths(folder: Path, asked: Sequence[Question], max_tokens: int) -> None:
-    """Check that each question and its answer fit into the model's context.
+    """Check that engines serve such a model, and each question and its answer fit its context.
 
     Raises:
-        ValueError: One does not.
+        ValueError: They don't, or one does not.
     """
-    config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    whole = AutoConfig.from_pretrained(folder, local_files_only=True)
+    check_type(whole)
+    config = whole.get_text_config()
     most = getattr(config, "max_position_embeddings", None)
     text = max(len(question.tokens) for question in asked)
     prompt = max(question.begin for question in asked)

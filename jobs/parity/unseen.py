@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from jobs.formats.schemes import SCHEMES
@@ -28,25 +28,20 @@ class AskedEngine:
         form: Format of the weights that it has read.
         computed: The type in which it computes; empty where it does not tell.
         stands_in: Whether it stands in for an engine server.
+        cached: Whether it reads a text as servers do, by a cache of what it has read.
     """
 
     form: str
     computed: str
     stands_in: bool
+    cached: bool = True
 
 
 def unseen(
     reference: Reference, said: Said, weights: ServedNorms, engine: AskedEngine
 ) -> tuple[str, ...]:
     """Return what could not be seen, by sentences for people."""
-    sentences = list(ALWAYS)
-    if engine.stands_in:
-        sentences.append("what an engine server makes of the folder: the embedded engine read it")
-    if engine.stands_in and engine.form in SCHEMES:
-        sentences.append(
-            "the noise of activations in 8 bits: a server may quantize what goes into a layer, "
-            "and the embedded engine does not"
-        )
+    sentences = [*ALWAYS, *_of_engine(engine)]
     if weights.source != ENGINE:
         sentences.append("the weights as the engine holds them: it tells nothing of them")
     else:
@@ -55,14 +50,28 @@ def unseen(
         sentences.append("which experts the engine chooses: it tells nothing of them")
     elif not reference.experts and has_experts(reference.config):
         sentences.append("which experts are chosen: the code of this type tells nothing of them")
-    if not engine.computed:
-        sentences.append("in which type the engine computes: its format's was taken")
     vocabulary = max((max(score.top) for row in reference.scores for score in row), default=0)
     if vocabulary >= reference.top:
         sentences.append(
             f"divergence among tokens beyond the likeliest {reference.top} of a place"
         )
     return tuple(sentences)
+
+
+def _of_engine(engine: AskedEngine) -> Iterator[str]:
+    """Yield what the engine that was asked hides."""
+    reader = "the embedded engine" if engine.cached else "transformers alone"
+    if engine.stands_in:
+        yield f"what an engine server makes of the folder: {reader} read it"
+    if engine.stands_in and engine.form in SCHEMES:
+        yield (
+            "the noise of activations in 8 bits: a server may quantize what goes into a layer, "
+            f"and {reader} does not"
+        )
+    if not engine.cached:
+        yield "a cache, or states: each token was made by reading the whole text anew"
+    if not engine.computed:
+        yield "in which type the engine computes: its format's was taken"
 
 
 def has_experts(config: Mapping[str, object]) -> bool:

@@ -1,0 +1,68 @@
+"""Types of models that the embedded engine has no cache for: transformers alone judges them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.data.tokenizer import load_tokenizer
+from jobs.engines import EMBEDDED, UNCACHED
+from jobs.export import export
+from jobs.parity import gate, reference
+from jobs.parity.comparison import compare
+from orchestrator.job import ParityError
+from tests.jobs.formats import zoo
+from tests.jobs.local_context import LocalContext
+from tests.jobs.parity.conftest import SERVING, Case
+
+
+def model_of(kind: str, trained: Path, folder: Path) -> Path:
+    """Return a small model of random weights, with the tokenizer of a trained one."""
+    tokenizer = load_tokenizer(trained)
+    sizes = {**zoo.SMALL, "vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    zoo.save(zoo.small(kind, sizes), folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "engine"),
+    [("gemma3", EMBEDDED), ("bloom", UNCACHED), ("mamba", UNCACHED)],
+)
+def test_an_honest_export_of_any_type_says_what_was_trained(
+    kind: str, engine: str, sums: Path, case: Case, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = model_of(kind, case.trained, tmp_path / "model")
+    asked = LocalContext(folder=tmp_path / "asked", inputs={"data": sums, "model": model})
+    reference.measure(asked, questions=4, max_tokens=3, places=8)
+    made = LocalContext(folder=tmp_path / "made", inputs={"model": model})
+    export(made, format="fp32")
+    inputs = {"reference": asked.output, "model": made.output}
+    ctx = LocalContext(folder=tmp_path / "gate", inputs=inputs, hardware=SERVING)
+    answered = gate._answered(ctx, gate.AUTO, {})
+    assert (answered.engine, answered.computed) == (engine, "float32")
+    compared = compare(answered.reference.said, answered.said)
+    assert float(compared.kl.max()) < 1e-4
+    assert not compared.differs.any()
+    assert max(answered.counts[name] for name in ("nan", "weights", "sums", "ends")) < 1e-5
+    said = any("transformers alone answers" in line for line in ctx.lines)
+    assert said == (engine == UNCACHED)
+
+
+def test_a_model_whose_prompts_are_read_both_ways_is_refused_by_name(
+    sums: Path, case: Case, tmp_path: Path
+) -> None:
+    model = model_of("hrm_text", case.trained, tmp_path / "model")
+    asked = LocalContext(folder=tmp_path / "asked", inputs={"data": sums, "model": model})
+    with pytest.raises(ValueError, match=r"^models of type 'hrm_text' are not served: "):
+        reference.measure(asked, questions=4)
+    inputs = {"reference": case.reference, "model": model}
+    ctx = LocalContext(folder=tmp_path / "gate", inputs=inputs, hardware=SERVING)
+    line = "the engine of pool 'ascend' refuses: models of type 'hrm_text' are not served: "
+    with pytest.raises(ParityError) as caught:
+        gate._answered(ctx, gate.AUTO, {})
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
