@@ -10,7 +10,8 @@ import pytest
 from orchestrator.core.spec.checks import problems_of, spread_problems
 from orchestrator.core.spec.engine_checks import indivisible, problems_of_spec, refused_options
 from orchestrator.core.spec.engines import Maker, Nodes, Split, UpdateStep
-from orchestrator.core.spec.hardware import Role
+from orchestrator.core.spec.hardware import Format, Role
+from orchestrator.core.spec.model_shapes import RECORDS, unreadable
 from orchestrator.core.spec.stages import Bindings, Endpoint, Needs
 from tests.build import accelerator, fleet, pipeline, pool, stage
 from tests.core.engine_values import CHIPS, SPEC
@@ -25,14 +26,6 @@ SINGLE = "Single '{' encountered in format string"  # as Python says it
         ({"num_attention_heads": 8, "num_key_value_heads": 3}, Split(tensor=4), "3 key-value"),
         ({"num_hidden_layers": 2}, Split(pipeline=4), "2 layers"),
         ({"text_config": {"num_attention_heads": 6}}, Split(tensor=4), "6 attention heads"),
-        (
-            {
-                "intermediate_size": 384,
-                "quantization_config": {"weight_block_size": [128, 128]},
-            },
-            Split(tensor=2),
-            "layers of 384 can't be spread over 2 chips in blocks of 128",
-        ),
     ],
 )
 def test_a_model_that_can_not_be_spread_so_is_named(
@@ -100,8 +93,58 @@ SMOLLM2 = {
 def test_blocks_have_to_be_whole_on_every_chip_in_all_layers_that_are_fused_or_spread(
     config: dict[str, Any], chips: int, width: int | None
 ) -> None:
-    told = list(indivisible(config, Split(tensor=chips)))
+    told = list(unreadable(config, chips))
     assert [f"of {width} can't" in one for one in told] == [True] * (width is not None)
+
+
+GROUPS = {"quantization_config": RECORDS["mxfp8"]}
+CODES = {"quantization_config": RECORDS["int8"]}
+MOE = {"num_attention_heads": 32, "head_dim": 128, "moe_intermediate_size": 768}
+ODD = {"num_attention_heads": 4, "head_dim": 20, "intermediate_size": 100}
+
+
+@pytest.mark.parametrize(
+    ("config", "chips", "multiples", "said"),
+    [
+        ({**MOE, **GROUPS}, 8, {}, ""),
+        ({**MOE, **GROUPS}, 16, {}, "768 inputs can't be spread over 16 chips in groups of 32"),
+        ({**MOE, **BLOCKS}, 4, {}, "768 can't be spread over 4 chips in blocks of 128"),
+        ({**ODD, **GROUPS}, 1, {}, ""),  # an export leaves those layers as they are
+        ({**ODD, **GROUPS}, 2, {}, ""),
+        ({**MOE, **CODES}, 64, {}, ""),
+        ({**MOE, **CODES}, 64, {"int8": (8, 16)}, "768 outputs on 64 chips are no multiples of 8"),
+        ({**ODD, **CODES}, 1, {"int8": (4, 16)}, "100 inputs on a chip are no multiples of 16"),
+        ({**MOE, **GROUPS}, 8, {"int8": (8, 16)}, ""),
+    ],
+)
+def test_shapes_that_a_reader_refuses_are_named(
+    config: dict[str, Any], chips: int, multiples: dict[Format, tuple[int, int]], said: str
+) -> None:
+    told = list(unreadable(config, chips, multiples))
+    assert [one[: one.index(" layers") + 7] for one in told[:1]] == ["its layers"] * bool(said)
+    assert said in "".join(told[:1])
+
+
+def test_the_plan_refuses_shapes_by_the_name_of_their_reader() -> None:
+    train = stage("train", params={"model": MOE})
+    maker = Maker(multiples={"int8": (8, 16)})
+    endpoint = Endpoint(name="chat", engine="fast", server=replace(SPEC, makers={"nvidia": maker}))
+    chip = accelerator(name="b", vendor="nvidia", device="cuda", formats=("mxfp8", "int8"))
+    bound = Bindings(roles=dict.fromkeys(Role, "b"))
+    said = {}
+    for form, devices in (("mxfp8", 16), ("int8", 64)):
+        export = stage("export", params={"format": form}, inputs={"model": "train"})
+        served = replace(endpoint, formats=(form,))
+        needs, inputs = Needs(devices=devices), {"model": "export"}
+        serve = stage(
+            "serve", role=Role.SERVE, job=None, endpoint=served, inputs=inputs, needs=needs
+        )
+        where = fleet(pool("b", chip=chip, devices_per_node=64))
+        problems = problems_of(pipeline(train, export, serve), where, bound)
+        said[form] = [problem.what for problem in problems]
+    begins = "engine 'fast' can't read it: its layers of 768 "
+    assert said["mxfp8"] == [f"{begins}inputs can't be spread over 16 chips in groups of 32"]
+    assert f"{begins}outputs on 64 chips are no multiples of 8" in said["int8"]
 
 
 def test_key_value_heads_are_copied_where_there_are_fewer_than_chips() -> None:
@@ -200,9 +243,9 @@ def test_the_plan_refuses_blocks_that_are_not_whole_of_a_model_that_it_trains(
     problems = problems_of(pipeline(train, export, serve), fleet(pool("h800", chip=chip)), bound)
     assert [str(problem) for problem in problems] == [
         (
-            f"pipeline.stages.serve.needs.devices: its layers of {width} can't be spread over 4 "
-            f"chips in blocks of 128; set needs.devices to a number that divides it, or choose "
-            f"another format"
+            f"pipeline.stages.serve.needs.devices: engine 'fast' can't read it: its layers of "
+            f"{width} can't be spread over 4 chips in blocks of 128; set needs.devices to a "
+            f"number that divides it, or choose another format"
         )
     ] * (width is not None)
 

@@ -27,6 +27,7 @@ from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_checks import indivisible
 from orchestrator.core.spec.engine_command import MEETING_PORTS, ReplicaPart
 from orchestrator.core.spec.engines import EngineSpec, split_of
+from orchestrator.core.spec.model_shapes import unreadable
 
 _LOOK_SECONDS = 1.0
 _READY_SECONDS = 0.2
@@ -116,7 +117,11 @@ class Supervision:
             config = json.loads((self._folder / "config.json").read_text("utf-8"))
         except (OSError, ValueError):
             return  # the engine says what it wants of a folder
-        for why in indivisible(config, split) if isinstance(config, dict) else ():
+        if not isinstance(config, dict):
+            return
+        maker = self._spec.on(pool)
+        multiples = maker.multiples if maker else {}
+        for why in (*indivisible(config, split), *unreadable(config, split.tensor, multiples)):
             raise EngineStartError(f"{why}: set needs.devices to a number that divides it")
 
     def _start(self, port: int) -> None:

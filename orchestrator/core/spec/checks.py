@@ -25,6 +25,7 @@ from orchestrator.core.spec.engine_checks import indivisible, refused_options
 from orchestrator.core.spec.engines import CPU, is_server, maker_of, split_of
 from orchestrator.core.spec.environment_variables import problems_of_environment
 from orchestrator.core.spec.hardware import Fleet, Pool
+from orchestrator.core.spec.model_shapes import KEY, RECORDS, unreadable
 from orchestrator.core.spec.outside_servers import is_address
 from orchestrator.core.spec.planted_faults import problems_of_faults
 from orchestrator.core.spec.stages import Bindings, Endpoint, Json, Pipeline, Stage
@@ -261,10 +262,14 @@ def spread_problems(stage: Stage, pool: Pool, config: Mapping[str, Json]) -> Ite
     if endpoint is None or endpoint.server is None:
         return
     given = endpoint.server.all_options(pool, endpoint.engine_options)
-    for why in indivisible(config, split_of(endpoint.server, given, devices)):
-        hint = "set needs.devices to a number that divides it"
-        hint += ", or choose another format" if "blocks" in why else ""
-        yield Problem(f"pipeline.stages.{stage.name}.needs.devices", why, hint)
+    split = split_of(endpoint.server, given, devices)
+    path, hint = f"pipeline.stages.{stage.name}.needs.devices", "set needs.devices to a number that"
+    for why in indivisible(config, split):
+        yield Problem(path, why, f"{hint} divides it")
+    maker = endpoint.server.on(pool)
+    for why in unreadable(config, split.tensor, maker.multiples if maker else {}):
+        what = f"engine {endpoint.engine!r} can't read it: {why}"
+        yield Problem(path, what, f"{hint} divides it, or choose another format")
 
 
 def _shape_problems(
@@ -276,9 +281,9 @@ def _shape_problems(
     pools = _candidates(stage, fleet, bindings)[:1]
     if not config or not pools or not formats.runs(stage, pools[0]):
         return
-    blocks = {"quantization_config": {"weight_block_size": [128, 128]}}
+    said = RECORDS.get(weights_format)
     with suppress(ValueError):  # told of its options
-        whole = {**config, **(blocks if weights_format.startswith("fp8") else {})}
+        whole = {**config, **({KEY: said} if said else {})}
         yield from spread_problems(stage.on_pool(pools[0].name), pools[0], whole)
 
 

@@ -32,35 +32,6 @@ def indivisible(config: Mapping[str, Json], split: Split) -> Iterator[str]:
         yield f"its {keys} key-value heads can't be spread over {tensor} chips"
     if isinstance(layers, int) and layers < split.pipeline:
         yield f"its {layers} layers can't be spread over {split.pipeline} chips"
-    quantized = config.get("quantization_config")
-    block = quantized.get("weight_block_size") if isinstance(quantized, Mapping) else None
-    rows = block[0] if isinstance(block, list) and block else None
-    if isinstance(rows, int) and rows > 1:
-        uneven = (width for width in _widths(inner, tensor) if width % (rows * tensor))
-        for width in [*dict.fromkeys(uneven)][:1]:
-            over = f"{tensor} chips" if tensor > 1 else "a chip"
-            yield f"its layers of {width} can't be spread over {over} in blocks of {rows}"
-
-
-def _widths(config: Mapping[str, Json], tensor: int) -> Iterator[int]:
-    """Yield the rows of the parts of a model's layers that `tensor` chips share.
-
-    On one chip those of layers that servers fuse: queries with keys and values, gates with ups.
-    """
-    numbers = {name: size for name, size in config.items() if isinstance(size, int)}
-    fused = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
-    yield from (numbers[name] for name in fused if numbers.get(name))
-    heads = numbers.get("num_attention_heads", 0)
-    each = numbers.get("head_dim") or numbers.get("hidden_size", 0) // max(heads, 1)
-    if not numbers.get("kv_lora_rank"):
-        keys = numbers.get("num_key_value_heads", heads)
-        yield from (each * heads, each * (max(keys, tensor) if keys else 0))
-    elif tensor > 1:
-        nope, rope, value = (
-            numbers.get(name, 0) for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
-        )
-        for width in (nope + rope, nope + value, value):
-            yield width * heads
 
 
 def refused_options(spec: EngineSpec, options: Mapping[str, Json]) -> Iterator[tuple[str, str]]:

@@ -31,6 +31,7 @@ class Maker:
         options: Options that it needs there; a user's own go over them.
         command: Its command there, where it differs.
         follower: The command there of what follows on another node, where it differs.
+        multiples: Of which the outputs and the inputs of a layer on a chip have to be, by format.
     """
 
     formats: tuple[Format, ...] = ()
@@ -39,6 +40,7 @@ class Maker:
     options: Mapping[str, Json] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     follower: tuple[str, ...] = ()
+    multiples: Mapping[Format, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
