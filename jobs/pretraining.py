@@ -32,11 +32,18 @@ from jobs.training.balance import Balance
 from jobs.training.loss import TokenLoss, keeps_apart
 from jobs.training.master_weights import keep_master_weights
 from jobs.training.order import mix
+from jobs.training.parallel.degrees import Parallel, parallel_of
+from jobs.training.parallel.forecast import forecast as forecast_pretrain
+from jobs.training.parallel.restoring import restore
+from jobs.training.parallel.saving import save_dealt
+from jobs.training.parallel.sharding import device_mesh, shard
 from jobs.training.process_group import ProcessGroup
 from jobs.training.schedule import Schedule
 from jobs.training.step import Stepper, data_parallel, make_optimizer, wants_bf16
 from jobs.training.trainer import Every, Trainer
 from orchestrator.job import Checkpoint, JobContext, Metrics
+
+__all__ = ["forecast_pretrain", "pretrain"]
 
 
 def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
@@ -56,6 +63,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     clip: float = 1.0,
     patience: int = 3,
     router_bias_rate: float = 1e-3,
+    parallel: dict[str, int] | None = None,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     weights: Literal["fp32", "bf16"] = "fp32",
     log_every: int = 10,
@@ -81,6 +89,8 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         clip: Greatest norm of the gradient.
         patience: Steps in a row without a finite loss or gradient that are a divergence.
         router_bias_rate: What a step moves the bias of each expert by, to even their loads.
+        parallel: How the model is dealt out to the workers (`Parallel`): `{shard: 8}`, say. Each
+            holds all of it where nothing is said.
         precision: `fp32`, `bf16`, or `auto`: bf16 where a real accelerator has it.
         weights: Type that the weights are rounded to after each step, to be served as trained.
         log_every: Steps between metric points.
@@ -98,6 +108,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         clip=clip,
         patience=patience,
         router_bias_rate=router_bias_rate,
+        parallel=parallel_of(parallel, ctx.world_size) if parallel else None,
         precision=precision,
         weights=weights,
         every=Every(log=log_every, validate=validate_every, checkpoint=checkpoint_every),
@@ -120,6 +131,7 @@ class _PretrainingRecipe:
     clip: float
     patience: int
     router_bias_rate: float
+    parallel: Parallel | None
     precision: str
     weights: str
     every: Every
@@ -131,7 +143,7 @@ def _train(
     ctx: JobContext, recipe: _PretrainingRecipe, fresh: Callable[[Any], nn.Module]
 ) -> Metrics:
     """Train the model of the newest checkpoint, of the input `model`, or the `fresh` one."""
-    group = ProcessGroup(ctx)
+    group = _process_group(ctx, recipe.parallel)
     with tokenizer_folder(ctx, recipe.rows) as folder:
         tokenizer = load_tokenizer(folder)
     data = open_training(ctx, recipe.rows, recipe.validation_rows, tokenizer)
@@ -154,9 +166,13 @@ def _train(
         f"{ctx.world_size} workers, step {trainer.state.step} of {steps}"
     )
     last = trainer.run()
+    # Weights that are rounded to BF16 are stored in it: half the bytes, and nothing is lost.
+    dtype = torch.bfloat16 if recipe.weights == "bf16" else None
+    if group.mesh is not None:
+        save_dealt(net, ctx, dtype)
+    elif ctx.rank == 0:
+        models.save(net, ctx.output, dtype)
     if ctx.rank == 0:
-        # Weights that are rounded to BF16 are stored in it: half the bytes, and nothing is lost.
-        models.save(net, ctx.output, torch.bfloat16 if recipe.weights == "bf16" else None)
         tokenizer.save_pretrained(ctx.output)
     return {**last, "train/steps": float(steps), "train/parameters": float(models.parameters(net))}
 
@@ -170,6 +186,10 @@ def _trainer(
     latest: Checkpoint | None,
 ) -> Trainer:
     """Return the trainer of `net`, from where the checkpoint stands."""
+    loss = TokenLoss(net, bf16=wants_bf16(recipe.precision, ctx.hardware))
+    if group.mesh is not None:
+        loss.settle()
+        shard(loss, group.mesh, bf16=loss.bf16)
     optimizer = make_optimizer(
         net,
         rate=recipe.schedule.peak,
@@ -177,10 +197,9 @@ def _trainer(
         beta2=recipe.beta2,
         device=group.device,
     )
-    state = _resume(ctx, latest, net, optimizer)
+    state = _resume(ctx, latest, net, optimizer, group)
     if recipe.weights == "bf16":
         keep_master_weights(optimizer, torch.bfloat16)
-    loss = TokenLoss(net, bf16=wants_bf16(recipe.precision, ctx.hardware))
     stepper = _stepper(recipe, group, data, loss, optimizer)
     return Trainer(
         ctx=ctx,
@@ -215,6 +234,13 @@ def _stepper(
         clip=recipe.clip,
         balance=Balance(loss.model, group, rate=recipe.router_bias_rate),
     )
+
+
+def _process_group(ctx: JobContext, parallel: Parallel | None) -> ProcessGroup:
+    """Return the workers, on the mesh that the recipe asks for; one alone has none."""
+    if parallel is None or ctx.world_size == 1:
+        return ProcessGroup(ctx)
+    return ProcessGroup(ctx, device_mesh(parallel, torch.device(ctx.device)))
 
 
 def _micro_batches(ctx: JobContext, batch_size: int, accumulate: int) -> int:
@@ -269,7 +295,11 @@ def _model(
 
 
 def _resume(
-    ctx: JobContext, latest: Checkpoint | None, net: nn.Module, optimizer: torch.optim.Optimizer
+    ctx: JobContext,
+    latest: Checkpoint | None,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    group: ProcessGroup,
 ) -> checkpoint.State:
     """Return where to start, with model and optimizer as they were there."""
     if latest is None:
@@ -280,7 +310,7 @@ def _resume(
             f"checkpoint of step {state.step} was made with seed {state.seed!r}, this run has "
             f"{ctx.seed!r}: its data order can't be continued; start a new run"
         )
-    checkpoint.restore(latest, net, optimizer)
+    restore(latest, net, optimizer, group)
     return state
 
 

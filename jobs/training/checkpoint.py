@@ -29,7 +29,7 @@ from orchestrator.job import Checkpoint
 
 SHARD_NAME = "shard.safetensors"
 STATE_NAME = "state.json"
-_MODEL, _OPTIMIZER = "model", "optimizer"
+MODEL, OPTIMIZER = "model", "optimizer"
 
 Tensors = dict[str, torch.Tensor]
 
@@ -84,7 +84,7 @@ class Snapshots:
             if name not in copy:
                 copy[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
             copy[name].copy_(tensor)
-        return partial(self._write, copy, state)
+        return partial(self._write, copy, state, self._header())
 
     @torch.no_grad()
     def finite(self) -> bool:
@@ -97,12 +97,18 @@ class Snapshots:
         return all(bool(torch.stack(norms).isfinite().all()) for norms in largest.values())
 
     def _share(self) -> Tensors:
-        whole = dict(_tensors(self._model, self._optimizer))
+        whole = dict(state_tensors(self._model, self._optimizer))
         return {name: whole[name] for name in shares(whole, self._size)[self._rank]}
 
-    def _write(self, copy: Tensors, state: State, folder: Path) -> None:
+    def _header(self) -> dict[str, str] | None:
+        """Return what the file of the share says beside types and shapes."""
+        return None
+
+    def _write(
+        self, copy: Tensors, state: State, header: dict[str, str] | None, folder: Path
+    ) -> None:
         if copy:
-            save_file(copy, folder / SHARD_NAME)
+            save_file(copy, folder / SHARD_NAME, metadata=header)
         if self._rank == 0:
             models.save_shape(self._model, folder)
             text = json.dumps(asdict(state), indent=2, sort_keys=True)
@@ -132,10 +138,10 @@ def read_state(checkpoint: Checkpoint) -> State:
 def shape(checkpoint: Checkpoint) -> nn.Module:
     """Make the model that the checkpoint is of, tied as that was; its weights are fresh."""
     names: set[str] = set()
-    for file in _files(checkpoint):
+    for file in files_of(checkpoint):
         with safe_open(file, framework="pt") as opened:
             names.update(opened.keys())
-    weights = {name.removeprefix(f"{_MODEL}/") for name in names if name.startswith(f"{_MODEL}/")}
+    weights = {name.removeprefix(f"{MODEL}/") for name in names if name.startswith(f"{MODEL}/")}
     return models.shape(checkpoint.path, weights)
 
 
@@ -147,24 +153,32 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Opt
         ValueError: The checkpoint is of another model.
     """
     tensors = _read(checkpoint)
-    parts = dict(_model_tensors(model))
-    saved = {name for name in tensors if name.startswith(f"{_MODEL}/")}
-    for name in sorted(parts.keys() ^ saved):
-        raise ValueError(f"checkpoint of step {checkpoint.step} is of another model: see {name!r}")
+    parts = dict(model_tensors(model))
+    saved = {name: part for name, part in tensors.items() if name.startswith(f"{MODEL}/")}
+    check_same(checkpoint.step, parts, {name: part.shape for name, part in saved.items()})
     for name, tensor in parts.items():
-        if tensor.shape != tensors[name].shape:
-            shapes = f"{tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
-            raise ValueError(f"checkpoint of step {checkpoint.step}: {name!r} has shape {shapes}")
         tensor.copy_(tensors[name])
     _restore_optimizer(tensors, model, optimizer)
+
+
+def check_same(
+    step: int, parts: Mapping[str, torch.Tensor], saved: Mapping[str, torch.Size]
+) -> None:
+    """Check that the tensors of a model are those of a checkpoint. Raises `ValueError`."""
+    for name in sorted(parts.keys() ^ saved.keys()):
+        raise ValueError(f"checkpoint of step {step} is of another model: see {name!r}")
+    for name, tensor in parts.items():
+        if tensor.shape != saved[name]:
+            shapes = f"{tuple(saved[name])}, not {tuple(tensor.shape)}"
+            raise ValueError(f"checkpoint of step {step}: {name!r} has shape {shapes}")
 
 
 def _restore_optimizer(
     tensors: Tensors, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     state: dict[int, Tensors] = {}
-    for index, (name, _) in enumerate(_named(model, optimizer)):
-        prefix = f"{_OPTIMIZER}/{name}/"
+    for index, (name, _) in enumerate(named(model, optimizer)):
+        prefix = f"{OPTIMIZER}/{name}/"
         state[index] = {
             key.removeprefix(prefix): value
             for key, value in tensors.items()
@@ -175,13 +189,13 @@ def _restore_optimizer(
 
 
 def _read(checkpoint: Checkpoint) -> Tensors:
-    tensors: Tensors = {}
-    for file in _files(checkpoint):
-        tensors.update(load_file(file))
-    return tensors
+    read: Tensors = {}
+    for file in files_of(checkpoint):
+        read.update(load_file(file))
+    return read
 
 
-def _files(checkpoint: Checkpoint) -> list[Path]:
+def files_of(checkpoint: Checkpoint) -> list[Path]:
     """Return the files of tensors, of those workers that wrote any."""
     files = [folder / SHARD_NAME for folder in checkpoint.shards]
     return [file for file in files if file.exists()]
@@ -190,26 +204,27 @@ def _files(checkpoint: Checkpoint) -> list[Path]:
 # --- what there is ----------------------------------------------------------------------------
 
 
-def _tensors(
+def state_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from _model_tensors(model)
-    for name, parameter in _named(model, optimizer):
+    """Yield all of a state: what the model has, and what the optimizer keeps."""
+    yield from model_tensors(model)
+    for name, parameter in named(model, optimizer):
         for key, value in optimizer.state[parameter].items():
-            yield f"{_OPTIMIZER}/{name}/{key}", value
+            yield f"{OPTIMIZER}/{name}/{key}", value
 
 
-def _model_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def model_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield parameters and kept buffers; what is tied comes once."""
     for name, parameter in model.named_parameters():
-        yield f"{_MODEL}/{name}", parameter.detach()
+        yield f"{MODEL}/{name}", parameter.detach()
     kept = model.state_dict().keys()
     for name, buffer in model.named_buffers():
         if name in kept:
-            yield f"{_MODEL}/{name}", buffer
+            yield f"{MODEL}/{name}", buffer
 
 
-def _named(
+def named(
     model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield name and parameter in the order in which the optimizer counts them."""

@@ -61,6 +61,10 @@ class TokenLoss(nn.Module):
             parts = [checkpoint(part, *pair, use_reentrant=False) for pair in pairs]
         return torch.stack(parts).sum()
 
+    def settle(self) -> None:
+        """Find out how the loss is summed, while all weights are here."""
+        bool(self._splits)
+
     @cached_property
     def _splits(self) -> bool:
         return _ends_in_head(self.model)
@@ -118,10 +122,14 @@ def mean_nll(
 ) -> float | None:
     """Return the mean loss of the labels of some rows, `None` where they have none.
 
-    `parts` are those of this worker: it may have none, and every worker must call it.
+    `parts` are those of this worker: it may have none, and every worker must call it. An empty one
+    stands for a pass that others take: this worker takes it with them, and counts nothing.
     """
     total, count = 0.0, 0
     for part in parts:
+        if not len(part):
+            nll(loss, rows.read(torch.zeros(1, dtype=torch.int64)), device=group.device)
+            continue
         batch = rows.read(part)
         total += nll(loss, batch, device=group.device).item()
         count += int((batch.labels[:, 1:] != IGNORE).sum())

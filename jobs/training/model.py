@@ -31,6 +31,25 @@ SMALL: Mapping[str, object] = {
 
 def build(architecture: str, overrides: Mapping[str, object], tokenizer: Any) -> nn.Module:  # noqa: ANN401 - foreign type
     """Make a fresh model of a transformers architecture, fitted to the tokenizer."""
+    config = config_of(architecture, overrides, tokenizer)
+    model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return model
+
+
+def outline(architecture: str, overrides: Mapping[str, object]) -> nn.Module:
+    """Make the model of an architecture without its weights, for any tokenizer."""
+    config = config_of(architecture, overrides)
+    with torch.device("meta"):
+        model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return model
+
+
+def config_of(architecture: str, overrides: Mapping[str, object], tokenizer: Any = None) -> Any:  # noqa: ANN401 - foreign types
+    """Return the config of a model of a transformers architecture, fitted to the tokenizer.
+
+    Raises:
+        ValueError: There is no such architecture, or it has no such field.
+    """
     try:
         default = AutoConfig.for_model(architecture)
     except ValueError as error:
@@ -40,15 +59,19 @@ def build(architecture: str, overrides: Mapping[str, object], tokenizer: Any) ->
         ) from error
     values = {
         **(SMALL if architecture == "llama" else {}),
+        **(_of_tokenizer(tokenizer) if tokenizer is not None else {}),
+        **config_fields.described(architecture, default, overrides),
+    }
+    return AutoConfig.for_model(architecture, **values)
+
+
+def _of_tokenizer(tokenizer: Any) -> dict[str, object]:  # noqa: ANN401 - foreign type
+    return {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
-        **config_fields.described(architecture, default, overrides),
     }
-    config = AutoConfig.for_model(architecture, **values)
-    model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return model
 
 
 def save_shape(model: Any, folder: Path) -> None:  # noqa: ANN401 - a transformers model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,21 +10,27 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.parallel import DistributedDataParallel
 
+from jobs.training.parallel.sharding import experts_apart, hold_all_reduce
 from orchestrator.job import JobContext
 
 _PIECE = 1 << 24  # bytes of a file that are sent at once
 
 
 class ProcessGroup:
-    """The workers of one attempt, seen from one of them."""
+    """The workers of one attempt, seen from one of them.
 
-    def __init__(self, ctx: JobContext) -> None:
+    `mesh` says who holds which part of the model, where it is dealt out to them.
+    """
+
+    def __init__(self, ctx: JobContext, mesh: DeviceMesh | None = None) -> None:
         """See the workers of `ctx`; where there are several, torch has their group open."""
         self.rank = ctx.rank
         self.size = ctx.world_size
         self.device = torch.device(ctx.device)
+        self.mesh = mesh
 
     def wrap(self, model: nn.Module, loss: Callable[[nn.Module], torch.Tensor]) -> nn.Module:
         """Return a model whose backward pass averages gradients over the group.
@@ -41,7 +47,7 @@ class ProcessGroup:
             if parameter.requires_grad
         )
         model.zero_grad(set_to_none=True)
-        used = used and not any(_routed_apart(model))
+        used = used and not any(experts_apart(model))
         ids = None if self.device.type == "cpu" else [self.device]
         return DistributedDataParallel(
             model,
@@ -53,17 +59,38 @@ class ProcessGroup:
 
     def without_sync(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
         """Return a context that holds the averaging back until the last micro-batch."""
+        if self.mesh is not None:
+            hold_all_reduce(model, last=last)
         if last or not isinstance(model, DistributedDataParallel):
             return nullcontext()
         return model.no_sync()
+
+    def idle_passes(self, rows: int, most: int, mine: int) -> int:
+        """Return how many passes this worker takes for nothing, because others take them.
+
+        Args:
+            rows: Rows of all workers.
+            most: Passes that a worker takes at most, of a row each at the least.
+            mine: Those that this worker takes.
+        """
+        if self.mesh is not None:  # the workers gather each layer together, in every pass
+            return min(most, -(-rows // self.size)) - mine
+        return 0 if mine else 1
 
     def share(self, rows: torch.Tensor) -> torch.Tensor:
         """Return this worker's part of the rows of a batch."""
         return rows.tensor_split(self.size)[self.rank]
 
     def parts(self, rows: torch.Tensor, most: int) -> list[torch.Tensor]:
-        """Return this worker's part of the rows, at most so many at once; it may have none."""
-        return [part for part in torch.split(self.share(rows), most) if len(part)]
+        """Return this worker's part of the rows, at most so many at once; it may have none.
+
+        Where the model is dealt out all have as many parts; some may be empty.
+        """
+        parts = [part for part in torch.split(self.share(rows), most) if len(part)]
+        if self.mesh is not None:
+            wanted = -(-len(rows) // self.size)
+            parts += [rows[:0]] * (-(-wanted // most) - len(parts))
+        return parts
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of `values` over the group; every worker must call it."""
@@ -131,10 +158,3 @@ class ProcessGroup:
                 f"put them on storage that all nodes share"
             )
         return step
-
-
-def _routed_apart(model: nn.Module) -> Iterator[str]:
-    """Yield the lists of experts, each a module of its own: one may get no token in a step."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2].endswith("experts"):
-            yield name

@@ -15,6 +15,7 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from jobs.data.dataset import RowBatch, RowSource
 from jobs.data.tokens.prefetch import PrefetchedRows
@@ -78,7 +79,7 @@ class Stepper:
             return Done(nothing, nothing, tokens, learnt)
         self.balance.begin()
         loss = self._backward(chosen, learnt)
-        norm = nn.utils.clip_grad_norm_(self.wrapped.parameters(), self.clip)
+        norm = _clipped(self.wrapped, self.clip)
         finite = self.group.all(loss.isfinite() & norm.isfinite())
         if finite:
             self.optimizer.step()
@@ -92,8 +93,10 @@ class Stepper:
         parts = self.rows.read(mine).split(self.accumulate) if len(mine) else []
         real = self._inputs(parts) if self.balance.has_loss else 1
         loss = torch.zeros((), device=self.group.device)
-        if not parts:
-            self._take_part(self.rows.read(chosen[:1]))
+        idle = self.group.idle_passes(len(chosen), self.accumulate, len(parts))
+        for number in range(1, idle + 1):
+            with self.group.without_sync(self.wrapped, last=number == idle + len(parts)):
+                self._take_part(self.rows.read(chosen[:1]))
         for number, part in enumerate(parts, start=1):
             with self.group.without_sync(self.wrapped, last=number == len(parts)):
                 share, uneven = self._losses(part)
@@ -124,8 +127,16 @@ class Stepper:
         return real[:, :-1]
 
 
+def _clipped(model: nn.Module, most: float) -> torch.Tensor:
+    """Have the norm of the gradient be `most` at most; return what it was."""
+    norm = nn.utils.clip_grad_norm_(model.parameters(), most)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
 def data_parallel(loss: TokenLoss, rows: RowSource, group: ProcessGroup) -> nn.Module:
     """Return `loss` as the gang trains its model on `rows`."""
+    if group.mesh is not None:
+        return loss
     first = rows.read(torch.zeros(1, dtype=torch.int64))
     return group.wrap(loss, partial(nll, batch=first, device=group.device))
 

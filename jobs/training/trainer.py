@@ -18,6 +18,8 @@ from jobs.data.dataset import RowSource
 from jobs.training import checkpoint
 from jobs.training.loss import TokenLoss, mean_nll
 from jobs.training.order import RowOrder, mix
+from jobs.training.parallel.sharding import reshard
+from jobs.training.parallel.snapshots import Snapshots, snapshots_of
 from jobs.training.schedule import Schedule
 from jobs.training.step import Done, Stepper
 from orchestrator.job import JobContext
@@ -73,16 +75,11 @@ class Trainer:
     skip_logged: bool = False
     owed: bool = False  # a checkpoint, which is due or was while steps went astray
     last: dict[str, float] = field(default_factory=dict)
-    snapshots: checkpoint.Snapshots = field(init=False)
+    snapshots: Snapshots = field(init=False)
 
     def __post_init__(self) -> None:
         """Make ready to copy the state."""
-        self.snapshots = checkpoint.Snapshots(
-            self.loss.model,
-            self.stepper.optimizer,
-            rank=self.ctx.rank,
-            size=self.ctx.world_size,
-        )
+        self.snapshots = snapshots_of(self.loss.model, self.stepper.optimizer, self.stepper.group)
 
     def run(self) -> Mapping[str, float]:
         """Train until the last step of the schedule; return the newest value of each metric."""
@@ -193,6 +190,8 @@ class Trainer:
         self.loss.eval()
         mean = mean_nll(self.loss, rows, group.parts(torch.arange(len(rows)), most), group)
         self.loss.train()
+        if group.mesh is not None:
+            reshard(self.loss)
         return mean
 
     def _record(self, values: dict[str, float]) -> None:

@@ -51,7 +51,7 @@ def save(folder: Path, trained: tuple[Any, torch.optim.Optimizer], size: int) ->
 
 
 def state_of(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in checkpoint._tensors(model, optimizer)}
+    return {name: value.clone() for name, value in checkpoint.state_tensors(model, optimizer)}
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

@@ -1,0 +1,1 @@
+"""Training of what one chip can't hold: which rank has which part of the model."""

@@ -1,0 +1,160 @@
+"""What a rank of a training will hold, computed from the shapes of the model alone.
+
+Weights, gradients and both moments of AdamW are in float32 and dealt out: exact. A layer is
+gathered while it is computed, the next one beside it: as `fully_shard` does it. What is kept for
+the backward pass is an estimate by the widths of a layer, with attention that keeps no scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from jobs.training import model as models
+from jobs.training.parallel.degrees import Parallel, parallel_of
+from jobs.training.parallel.sharding import dealt_along, experts_apart, layers
+
+FLOAT32, BFLOAT16 = 4, 2  # bytes
+_MOMENTS = 2
+_GB = 1e9
+_WIDTHS, _INNER_WIDTHS = 10, 4  # values that a layer keeps of a token: of hidden and inner size
+_SEQUENCE = 1024  # tokens of a row, where the recipe says nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes of a rank, and of a checkpoint.
+
+    Attributes:
+        state: Weights, gradients and optimizer state that the rank holds.
+        gathered: Of layers while they are computed, with their gradients.
+        activations: What is kept for the backward pass, about.
+        checkpoint: Of all ranks together.
+    """
+
+    state: int
+    gathered: int
+    activations: int
+    checkpoint: int
+
+    @property
+    def rank(self) -> int:
+        """All that a rank holds at the most."""
+        return self.state + self.gathered + self.activations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What of a recipe decides how much memory it takes; `tokens` are those of a micro-batch."""
+
+    tokens: int
+    bf16: bool
+    master_weights: bool
+    activation_checkpointing: bool
+
+
+def memory_of(model: nn.Module, parallel: Parallel, recipe: Recipe) -> Memory:
+    """Return what a rank holds of `model`, which needs no weights."""
+    kept = 1 + _MOMENTS + recipe.master_weights  # of each weight in a checkpoint, in float32
+    weights = [tuple(weight.shape) for weight in model.parameters()]
+    held = sum(_dealt(shape, parallel.shard) for shape in weights)
+    whole = sum(map(prod, weights))
+    inside = [sum(weight.numel() for weight in layer.parameters()) for _, layer in layers(model)]
+    outside = whole - sum(inside)
+    width = BFLOAT16 if recipe.bf16 else FLOAT32
+    # this layer and the next, the gradient as it is computed, and as it is reduced
+    layer = max(inside, default=0) * (3 * width + FLOAT32)
+    return Memory(
+        state=held * FLOAT32 * (kept + 1),
+        gathered=layer + outside * 2 * FLOAT32 if parallel.shard > 1 else 0,
+        activations=_activations(model, recipe, width),
+        checkpoint=whole * FLOAT32 * kept,
+    )
+
+
+def _dealt(shape: Sequence[int], size: int) -> int:
+    """Return how many values of a weight the worker holds that has most."""
+    dim = dealt_along(shape, size)
+    return prod(-(-length // size) if at == dim else length for at, length in enumerate(shape))
+
+
+def _activations(model: Any, recipe: Recipe, width: int) -> int:  # noqa: ANN401 - a transformers model
+    config = model.config.get_text_config()
+    hidden = config.hidden_size
+    inner = getattr(config, "intermediate_size", None) or 4 * hidden
+    routed = getattr(config, "moe_intermediate_size", None)
+    if routed:
+        inner = max(inner, routed * (getattr(config, "num_experts_per_tok", None) or 1))
+    layer = recipe.tokens * (_WIDTHS * hidden + _INNER_WIDTHS * inner) * width
+    count = len(list(layers(model)))
+    if recipe.activation_checkpointing:
+        return layer + count * recipe.tokens * hidden * width
+    return layer * count
+
+
+def forecast(
+    params: Mapping[str, Any],
+    *,
+    inputs: Sequence[str],
+    workers: int,
+    memory_gb: float | None,
+    bf16: bool,
+) -> Iterator[str]:
+    """Yield what is to be known of a training on `workers` chips of so much memory.
+
+    Raises:
+        ValueError: It can't be done as `params` say, or does not fit.
+    """
+    parallel = parallel_of(params["parallel"], workers)
+    if "model" in inputs:
+        yield "its model comes from a stage before it: memory is not forecast"
+        return
+    model = models.outline(params.get("architecture", "llama"), params.get("model") or {})
+    if parallel.shard > 1 and (apart := next(experts_apart(model), None)):
+        raise ValueError(
+            f"parallel.shard: the experts of {apart!r} are modules of their own, of which some "
+            f"get no token in a step; such a model trains unsharded alone"
+        )
+    memory = memory_of(model, parallel, _recipe(params, parallel, bf16=bf16))
+    parts = (
+        f"{_gb(memory.state)} of weights, gradients and optimizer state, {_gb(memory.gathered)} "
+        f"of gathered layers, about {_gb(memory.activations)} of activations"
+    )
+    size = f"{models.parameters(model) / _GB:,.2f}B parameters, {workers:,} workers"
+    if memory_gb is not None and memory.rank > memory_gb * _GB:
+        raise ValueError(
+            f"{size}: a rank needs {_gb(memory.rank)} ({parts}), a chip has {memory_gb:,.0f} GB; "
+            f"{_way_out(memory, memory_gb)}"
+        )
+    have = f" of {memory_gb:,.0f} GB" if memory_gb is not None else ""
+    yield f"{size}: {_gb(memory.rank)}{have} a rank ({parts}), {_gb(memory.checkpoint)} a save"
+
+
+def _recipe(params: Mapping[str, Any], parallel: Parallel, *, bf16: bool) -> Recipe:
+    rows = -(-params.get("batch_size", 64) // parallel.data)
+    rows = -(-rows // params.get("accumulate", 1))
+    width = (params.get("rows") or {}).get("sequence", _SEQUENCE)
+    precision = params.get("precision", "auto")
+    return Recipe(
+        tokens=rows * width,
+        bf16=precision == "bf16" or (precision == "auto" and bf16),
+        master_weights=params.get("weights") == "bf16",
+        activation_checkpointing=bool(params.get("activation_checkpointing")),
+    )
+
+
+def _way_out(memory: Memory, memory_gb: float) -> str:
+    """Say what would lessen the largest part."""
+    if memory.state > memory_gb * _GB:
+        return "shard over more workers"
+    if memory.activations >= memory.gathered:
+        return "raise accumulate, or set activation_checkpointing"
+    return "split its layers by parallel.tensor, or take chips with more memory"
+
+
+def _gb(size: float) -> str:
+    return f"{size / _GB:,.1f} GB"

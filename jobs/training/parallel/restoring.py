@@ -1,0 +1,159 @@
+"""Reads a checkpoint into a training, whoever has written it and however it is dealt out now.
+
+`torch.distributed.checkpoint` finds of each tensor the parts that this worker holds, and reads
+those alone. Where every worker holds all of the model, each reads a part for all.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from math import prod
+
+import torch
+from safetensors import safe_open
+from torch import nn
+from torch.distributed.checkpoint.filesystem import FileSystem
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import zeros as dealt_zeros
+
+from jobs.training import checkpoint
+from jobs.training.checkpoint import MODEL, OPTIMIZER, Tensors
+from jobs.training.parallel.snapshots import FORMAT
+from jobs.training.process_group import ProcessGroup
+from orchestrator.job import Checkpoint, DataError
+
+
+@torch.no_grad()
+def restore(
+    found: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, group: ProcessGroup
+) -> None:
+    """Put weights and optimizer back as they were.
+
+    Raises:
+        DataError: Parts of it are missing.
+        ValueError: The checkpoint is of another model.
+    """
+    if group.mesh is None and not _is_dealt(found):
+        checkpoint.restore(found, model, optimizer)
+        return
+    reader = _Reader(found)
+    saved = _saved(reader.read_metadata(), found)
+    wanted: Tensors = dict(checkpoint.model_tensors(model))
+    shapes = {name: entry.size for name, entry in saved.items() if _of_model(name)}
+    checkpoint.check_same(found.step, wanted, shapes)
+    state = _room(saved, model, optimizer)
+    wanted |= {f"{OPTIMIZER}/{name}/{key}": part for name, key, part in _flat(state)}
+    if group.mesh is None and group.size > 1:
+        _load_together(reader, wanted, group)
+    else:
+        _load(reader, wanted)
+    names = [name for name, _ in checkpoint.named(model, optimizer)]
+    numbered = {index: state[name] for index, name in enumerate(names)}
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": numbered, "param_groups": groups})
+
+
+class _Files(FileSystem):
+    """The files of a checkpoint, which stand in a folder for each worker that wrote it."""
+
+    def __init__(self, found: Checkpoint) -> None:
+        self._found = found
+
+    def ls(self, path: object) -> list[str]:  # noqa: ARG002 - a folder is none of it
+        return [str(file) for file in checkpoint.files_of(self._found)]
+
+
+class _Reader(HuggingFaceStorageReader):
+    """Reads the parts of a checkpoint, wherever in its folders they are."""
+
+    def __init__(self, found: Checkpoint) -> None:
+        super().__init__(str(found.path.parent))
+        self.fs = _Files(found)
+
+
+def _is_dealt(found: Checkpoint) -> bool:
+    """Whether a checkpoint holds tensors in parts."""
+    for file in checkpoint.files_of(found):
+        with safe_open(file, framework="pt") as opened:
+            return FORMAT in (opened.metadata() or {})
+    return False
+
+
+def _saved(metadata: Metadata, found: Checkpoint) -> Mapping[str, TensorStorageMetadata]:
+    """Return what is saved of each tensor; all of its parts are there.
+
+    Raises:
+        DataError: One is missing.
+    """
+    saved = {
+        name: entry
+        for name, entry in metadata.state_dict_metadata.items()
+        if isinstance(entry, TensorStorageMetadata)
+    }
+    for name, entry in saved.items():
+        if sum(prod(chunk.sizes) for chunk in entry.chunks) != prod(entry.size):
+            folder = str(found.path.parent)
+            raise DataError(f"checkpoint {folder!r} lacks a part of {name!r}")
+    return saved
+
+
+def _room(
+    saved: Mapping[str, TensorStorageMetadata],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, Tensors]:
+    """Return room for what the optimizer keeps of each parameter, dealt out as that is."""
+    kept: dict[str, dict[str, TensorStorageMetadata]] = {}
+    for name, entry in saved.items():
+        if name.startswith(f"{OPTIMIZER}/"):
+            parameter, _, key = name.removeprefix(f"{OPTIMIZER}/").rpartition("/")
+            kept.setdefault(parameter, {})[key] = entry
+    return {
+        name: {key: _empty(entry, parameter) for key, entry in kept.get(name, {}).items()}
+        for name, parameter in checkpoint.named(model, optimizer)
+    }
+
+
+def _empty(entry: TensorStorageMetadata, parameter: torch.Tensor) -> torch.Tensor:
+    if entry.size == parameter.shape:
+        return torch.zeros_like(parameter, dtype=entry.properties.dtype, requires_grad=False)
+    return torch.zeros(entry.size, dtype=entry.properties.dtype)
+
+
+def _flat(state: Mapping[str, Tensors]) -> Iterator[tuple[str, str, torch.Tensor]]:
+    for name, parts in state.items():
+        for key, part in parts.items():
+            yield name, key, part
+
+
+def _load(reader: _Reader, wanted: Tensors) -> None:
+    """Read what this worker holds of each tensor into its place."""
+    with warnings.catch_warnings():  # of a process that reads for itself, as this one means to
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        load(wanted, storage_reader=reader, no_dist=True)
+
+
+def _load_together(reader: _Reader, wanted: Tensors, group: ProcessGroup) -> None:
+    """Read a part of each tensor, and get the others from the workers that have read them."""
+    mesh = init_device_mesh(group.device.type, (group.size,))
+    parts: Tensors = {
+        name: dealt_zeros(
+            tensor.shape, dtype=tensor.dtype, device_mesh=mesh, placements=[Shard(0)]
+        )
+        if tensor.ndim
+        else tensor
+        for name, tensor in wanted.items()
+    }
+    _load(reader, parts)
+    for name, part in parts.items():
+        if isinstance(part, DTensor):
+            wanted[name].copy_(part.full_tensor())
+
+
+def _of_model(name: str) -> bool:
+    return name.startswith(f"{MODEL}/")

@@ -1,0 +1,60 @@
+"""Gangs over gloo that train a model which is dealt out, forked after the imports.
+
+`python -m tests.jobs.training.parallel.gangs SPEC`: the spec is a list of gangs, one after the
+other, each with what `local_context.main` takes, and `workers`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo
+import transformers.models.llama.modeling_llama  # noqa: F401
+
+from jobs.pretraining import pretrain
+from orchestrator.job import Metrics
+from tests.jobs import local_context
+from tests.jobs.local_context import LocalContext
+from tests.jobs.qualification.forked_gang import fork_all
+
+
+def trained(ctx: LocalContext, *, name: str, stop_after: int | None, **recipe: Any) -> Metrics:
+    """Train, and write the loss of each step; the gang may be lost after one."""
+    ctx.stop_after = stop_after
+    try:
+        return pretrain(ctx, **recipe)
+    except InterruptedError:
+        return {}
+    finally:
+        if ctx.rank == 0:
+            told = {"losses": ctx.series("train/loss"), "lines": ctx.lines}
+            Path(ctx.folder, f"{name}.json").write_text(json.dumps(told))
+
+
+def main(gangs: str) -> int:
+    """Run all gangs; return how many workers failed."""
+    torch.set_num_threads(1)
+    return sum(_run(number, gang) for number, gang in enumerate(json.loads(gangs)))
+
+
+def _run(number: int, gang: dict[str, Any]) -> int:
+    size = gang["workers"]
+    Path(gang["folder"]).mkdir(exist_ok=True)
+    spec = {**gang, "world_size": size, "store": f"{gang['folder']}-store-{number}"}
+    spec["job"] = f"{trained.__module__}.{trained.__name__}"
+    return fork_all(size, lambda rank: _work({**spec, "rank": rank}))
+
+
+def _work(spec: dict[str, Any]) -> int:
+    local_context.main(json.dumps(spec))
+    return 0
+
+
+trained.__module__ = "tests.jobs.training.parallel.gangs"  # where this is run as a script
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,94 @@
+"""What a rank will hold is known before it holds it, and what can't be is refused in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobs.training import model as models
+from jobs.training.parallel.degrees import Parallel, parallel_of
+from jobs.training.parallel.forecast import Recipe, forecast, memory_of
+from jobs.training.parallel.sharding import dealt_along
+
+SEVEN_BILLION = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "tie_word_embeddings": False,
+}
+RECIPE = Recipe(tokens=1024, bf16=True, master_weights=False, activation_checkpointing=False)
+
+
+def _forecast(
+    workers: int, memory_gb: float = 80, *, inputs: tuple[str, ...] = ("data",), **params: Any
+) -> str:
+    fields: dict[str, Any] = {"architecture": "llama", "model": SEVEN_BILLION, **params}
+    lines = forecast(fields, inputs=inputs, workers=workers, memory_gb=memory_gb, bf16=True)
+    return "\n".join(lines)
+
+
+def test_seven_billion_parameters_fit_64_chips_and_not_one() -> None:
+    line = _forecast(64, parallel={"shard": 64})
+    assert line.startswith("6.74B parameters, 64 workers: ")
+    assert "(1.7 GB of weights, gradients and optimizer state" in line
+    assert line.endswith("80.9 GB a save")
+    with pytest.raises(
+        ValueError, match=r"needs .* \(107\.8 GB of weights.*a chip has 80 GB; shard"
+    ):
+        _forecast(1, parallel={"shard": -1})
+
+
+def test_what_is_kept_for_the_backward_pass_counts_and_can_be_lessened() -> None:
+    rows = {"parallel": {"shard": 8}, "batch_size": 256, "rows": {"sequence": 4096}}
+    with pytest.raises(ValueError, match="raise accumulate, or set activation_checkpointing"):
+        _forecast(8, **rows)
+    assert "8 workers" in _forecast(8, **rows, accumulate=32)
+    assert "8 workers" in _forecast(8, **rows, activation_checkpointing=True)
+
+
+def test_each_rank_holds_its_part_of_16_bytes_a_parameter() -> None:
+    model = models.outline("llama", SEVEN_BILLION)
+    whole = models.parameters(model)
+    for shard in (1, 8, 64):
+        memory = memory_of(model, Parallel(shard=shard), RECIPE)
+        assert memory.state == 16 * whole / shard
+        assert memory.checkpoint == 12 * whole
+
+
+def test_experts_are_dealt_out_along_a_dimension_that_all_have_a_part_of() -> None:
+    assert dealt_along((256, 4096, 7168), 64) == 0
+    assert dealt_along((256, 4096, 7168), 2048) == 1
+    assert dealt_along((7,), 8) == 0
+    assert dealt_along((), 8) == 0
+
+
+def test_a_model_that_comes_from_another_stage_is_not_known_yet() -> None:
+    assert "comes from a stage before it" in _forecast(2, inputs=("model",), parallel={"shard": 2})
+
+
+@pytest.mark.parametrize(
+    ("parallel", "said"),
+    [
+        ({"shard": 3}, "parallel: shard 3 is 3, not the 4 workers of the stage"),
+        ({"replicate": 2, "shard": 4}, "replicate 2 x shard 4 is 8, not the 4 workers"),
+        ({"replicate": 3, "shard": -1}, "replicate 3 is 3, not the 4 workers"),
+        ({"shard": 0}, "parallel.shard=0: give a whole number, at least 1, or -1"),
+        ({"replicate": -1}, "parallel.replicate=-1: give a whole number, at least 1"),
+        ({"shard": True}, "parallel.shard=True"),
+        ({"shard": "4"}, "parallel.shard='4'"),
+        ({"sharding": 4}, "parallel has no degree 'sharding'; it has replicate, shard"),
+        ({"shard": 2, "pipeline": 2}, "parallel.pipeline=2 is not done here"),
+    ],
+)
+def test_degrees_that_are_none_are_refused_with_their_value(
+    parallel: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        parallel_of(parallel, 4)
+
+
+def test_what_is_left_of_the_workers_is_sharded_over() -> None:
+    assert parallel_of({"replicate": 2, "shard": -1}, 8) == Parallel(replicate=2, shard=4)

@@ -1,0 +1,124 @@
+"""A model that is dealt out learns what one worker learns, and goes on on any other mesh."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from tests.jobs.local_context import LocalContext
+from tests.jobs.recipes import SHORT
+from tests.jobs.test_pretraining import ROOT, close, weights
+from tests.jobs.training.parallel import gangs
+
+HALVES, TWICE = {"shard": 2}, {"replicate": 2, "shard": 2}
+# Each goes on from the checkpoint of the one before it: workers, mesh, its last step.
+CHAIN = (
+    (4, TWICE, 11),  # writes a checkpoint at step 10
+    (2, HALVES, 13),
+    (1, None, 15),
+    (2, None, 17),
+    (4, {"shard": -1}, 19),
+    (2, None, 21),
+    (1, None, None),
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, sums: Path) -> Path:
+    """The folder of gangs that have trained on `sums`, each in a folder by its name."""
+    root = tmp_path_factory.mktemp("gangs")
+    runs = [
+        _gang(root / "halves", sums, "whole", 2, HALVES, None),
+        _gang(root / "twice", sums, "whole", 4, TWICE, None, accumulate=3),
+    ]
+    for number, (workers, mesh, stop) in enumerate(CHAIN):
+        every = 10 if number == 0 else 2
+        runs.append(
+            _gang(root / "chain", sums, str(number), workers, mesh, stop, checkpoint_every=every)
+        )
+    done = subprocess.run(
+        [sys.executable, "-W", "error::FutureWarning", gangs.__file__, json.dumps(runs)],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def _gang(
+    folder: Path,
+    data: Path,
+    name: str,
+    workers: int,
+    parallel: Mapping[str, int] | None,
+    stop_after: int | None,
+    **changes: Any,
+) -> dict[str, Any]:
+    recipe = {**SHORT, **changes, "parallel": parallel}
+    return {
+        "folder": str(folder),
+        "inputs": {"data": str(data)},
+        "workers": workers,
+        "params": {"name": name, "stop_after": stop_after, **recipe},
+    }
+
+
+def _losses(folder: Path, name: str) -> list[float]:
+    losses: list[float] = json.loads((folder / f"{name}.json").read_text())["losses"]
+    return losses
+
+
+@pytest.mark.parametrize("name", ["halves", "twice"])
+def test_workers_that_hold_parts_learn_what_one_learns(
+    trained: Path, undisturbed: LocalContext, name: str
+) -> None:
+    folder = trained / name
+    assert _losses(folder, "whole") == pytest.approx(undisturbed.series("train/loss"), rel=1e-3)
+    told = json.loads((folder / "result.json").read_text())
+    last = undisturbed.series("validation/loss")[-1]
+    assert told["validation/loss"] == pytest.approx(last, rel=1e-3)
+    assert close(weights(LocalContext(folder=folder)), weights(undisturbed))
+    for path in undisturbed.output.glob("*.json"):
+        assert (folder / "output" / path.name).read_text() == path.read_text()
+
+
+def test_a_run_goes_on_on_any_mesh_and_without_one(
+    trained: Path, undisturbed: LocalContext
+) -> None:
+    folder, alone = trained / "chain", undisturbed.series("train/loss")
+    begins = (0, 10, 12, 14, 16, 18, 20)
+    for number, begin in enumerate(begins):
+        losses = _losses(folder, str(number))
+        assert losses == pytest.approx(alone[begin : begin + len(losses)], rel=1e-3)
+    assert len(_losses(folder, "6")) == SHORT["steps"] - 20
+    assert close(weights(LocalContext(folder=folder)), weights(undisturbed))
+
+
+def test_each_rank_writes_its_own_part_and_no_part_is_written_twice(trained: Path) -> None:
+    whole = load_file(trained / "chain" / "output" / "model.safetensors")
+    for name in ("halves", "twice"):
+        folder = trained / name / "checkpoints" / "00000010"
+        files = [part / "shard.safetensors" for part in sorted(folder.iterdir())]
+        sizes = [sum(part.nbytes for part in load_file(file).values()) for file in files]
+        assert max(sizes) < 2 * min(sizes)
+        held = dict.fromkeys(whole, 0)
+        for file in files:
+            with safe_open(file, framework="pt") as opened:
+                for key in opened.keys():  # noqa: SIM118 - it is no mapping
+                    kind, _, tensor = key.partition("/")
+                    if kind == "model":
+                        held[tensor] += opened.get_tensor(key).numel()
+        assert held == {key: tensor.numel() for key, tensor in whole.items()}
+        assert {path.suffix for path in folder.rglob("*.*")} == {".json", ".safetensors"}
