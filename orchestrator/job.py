@@ -10,6 +10,11 @@ returns its headline metrics (or nothing). It knows no pipeline and no cluster: 
 already set up the process group, and `ctx.device` is where its tensors go. A function with the
 attribute `meets_by_itself` starts processes of its own, which meet at `MASTER_ADDR` themselves.
 
+A job that splits what it does over its workers by a parameter `parallel` may have a function
+`forecast_NAME(params, *, inputs, workers, memory_gb, bf16)` in its module. A plan shows the lines
+that it yields, and refuses the stage where it raises `ValueError`, with what that says. `inputs`
+are names, `memory_gb` is that of a chip where published, `bf16` whether it computes in it.
+
 This module and `orchestrator.engine` import the standard library alone; jobs import nothing else
 of the orchestrator.
 """

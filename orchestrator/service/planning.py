@@ -70,10 +70,11 @@ def plan(source: ConfigSource, *, unqualified: bool = False) -> PlannedRun:
     """
     settings, pipeline_plan = source.planned()
     problems, notes = wiring.weigh(settings, wiring.home_path())
-    if problems:
-        raise ConfigError(problems)
+    misfits, forecast = wiring.job_forecasts(settings, pipeline_plan)
+    if problems or misfits:
+        raise ConfigError([*problems, *misfits])
     vetted = wiring.vetted(settings, pipeline_plan, unqualified=unqualified)
-    vetted = replace(vetted, notes=(*vetted.notes, *notes, *_widened(pipeline_plan)))
+    vetted = replace(vetted, notes=(*vetted.notes, *notes, *_widened(pipeline_plan), *forecast))
     return PlannedRun(settings, pipeline_plan, vetted)
 
 

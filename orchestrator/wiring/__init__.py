@@ -26,7 +26,14 @@ from orchestrator.wiring.adapters import (
     variable,
     warm_worker,
 )
-from orchestrator.wiring.code import attempt_defaults, changed, ship, weigh, with_code
+from orchestrator.wiring.code import (
+    attempt_defaults,
+    changed,
+    job_forecasts,
+    ship,
+    weigh,
+    with_code,
+)
 from orchestrator.wiring.config_source import ConfigSource, plan, planned, settings
 from orchestrator.wiring.foreign_cluster import (
     check_handing_over,
@@ -153,6 +160,7 @@ __all__ = [
     "home_id",
     "home_path",
     "host",
+    "job_forecasts",
     "job_server",
     "keep_reaper",
     "machine",

@@ -14,6 +14,7 @@ from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import ShippedCode
 from orchestrator.core.errors import ArtifactError, ConfigError, Problem
 from orchestrator.core.settings import Settings
+from orchestrator.core.spec.plan import Plan
 from orchestrator.core.spec.stages import Stage
 from orchestrator.core.storage_uris import local_folder
 from orchestrator.core.trust.qualification import measured
@@ -43,6 +44,13 @@ def weigh(settings: Settings, home: Path) -> tuple[Sequence[Problem], Sequence[s
     if not travels(settings):
         return (), ()
     return user_code.weigh(_shipment(settings, home), settings.jobs.most_mb)
+
+
+def job_forecasts(settings: Settings, plan: Plan) -> tuple[Sequence[Problem], Sequence[str]]:
+    """Return why jobs can't do what their stages say, and what they will take, as they say."""
+    from orchestrator.adapters import user_code
+
+    return user_code.forecasts(plan, settings.jobs)
 
 
 def ship(

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from orchestrator.adapters.user_code.code_digest import Importable
 from orchestrator.adapters.user_code.code_files import CodeFiles
+from orchestrator.adapters.user_code.job_forecasts import forecasts
 from orchestrator.adapters.user_code.lookup import Definition, LookupProblem, look_up
 from orchestrator.adapters.user_code.shipping import Shipment, weigh
 from orchestrator.adapters.user_code.signature import (
@@ -29,7 +30,7 @@ from orchestrator.core.settings import JobSettings
 from orchestrator.core.spec.command_stages import params_path
 from orchestrator.core.spec.stages import Json, Pipeline, Stage
 
-__all__ = ["PACKAGES", "CodeFiles", "Importable", "Shipment", "check", "weigh"]
+__all__ = ["PACKAGES", "CodeFiles", "Importable", "Shipment", "check", "forecasts", "weigh"]
 
 Reader: TypeAlias = Callable[[str, Definition | None], CallSignature]
 

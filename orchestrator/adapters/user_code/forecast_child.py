@@ -1,0 +1,34 @@
+"""Has jobs forecast, in a process of their own: questions as JSON come in, answers go out."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+
+def main() -> None:
+    """Answer all questions; the answers are the last line."""
+    questions = json.load(sys.stdin)
+    sys.path[:0] = questions["code"]
+    answers = [_answer(**question) for question in questions["asked"]]
+    sys.stdout.write(f"\n{json.dumps(answers)}\n")
+
+
+def _answer(function: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    module, _, name = function.rpartition(".")
+    forecast = getattr(importlib.import_module(module), name)
+    try:
+        return {"lines": [str(line) for line in forecast(given["params"], **_beside(given))]}
+    except ValueError as error:
+        return {"refused": " ".join(str(error).split())}
+
+
+def _beside(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name != "params"}
+
+
+if __name__ == "__main__":
+    main()

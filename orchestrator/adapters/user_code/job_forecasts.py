@@ -1,0 +1,104 @@
+"""Asks jobs whether an attempt can do what its parameters say, and what it will take.
+
+A job NAME whose module has `forecast_NAME` is asked where its stage gives `parallel`: what that
+splits is for the job to know. It is asked in a process of its own, once for all stages, as it may
+import torch; where that fails here, nothing is known, which is told and stops nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.adapters.user_code import forecast_child
+from orchestrator.adapters.user_code.lookup import LookupProblem, look_up
+from orchestrator.core.errors import Problem
+from orchestrator.core.settings import JobSettings
+from orchestrator.core.spec.plan import Plan
+from orchestrator.core.spec.stages import Stage
+
+PARAMETER = "parallel"
+SECONDS = 120.0
+_CPU = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What a job is asked, of a stage on a pool."""
+
+    stage: str
+    pool: str
+    function: str
+    given: dict[str, Any]
+
+
+def forecasts(plan: Plan, jobs: JobSettings) -> tuple[Sequence[Problem], Sequence[str]]:
+    """Return why stages can't run on their pools, and what they will take there, in lines."""
+    questions = [
+        question
+        for planned in plan.stages
+        for pool in planned.pools
+        for question in _questions(planned.stage, pool, plan, jobs)
+    ]
+    if not questions:
+        return (), ()
+    answers = _ask(questions, jobs)
+    if isinstance(answers, str):
+        stages = ", ".join(dict.fromkeys(repr(question.stage) for question in questions))
+        return (), [f"what {stages} will take is not known here: {answers}"]
+    problems: list[Problem] = []
+    notes: list[str] = []
+    for question, answer in zip(questions, answers, strict=True):
+        where = f"stage {question.stage!r} on {question.pool!r}"
+        if "refused" in answer:
+            path = f"pipeline.stages.{question.stage}.params.{PARAMETER}"
+            problems.append(Problem(path, f"on {question.pool!r}: {answer['refused']}"))
+        notes += [f"{where}: {line}" for line in answer.get("lines", ())]
+    return problems, notes
+
+
+def _questions(stage: Stage, pool: str, plan: Plan, jobs: JobSettings) -> Iterator[_Question]:
+    here, chip = stage.at(pool), plan.pools[pool].accelerator
+    if stage.job is None or not here.params.get(PARAMETER):
+        return
+    module, _, name = stage.job.rpartition(".")
+    function = f"{module}.forecast_{name}"
+    try:
+        look_up(function, jobs)
+    except LookupProblem:  # it has none
+        return
+    computes = "bf16" in chip.formats and chip.device != _CPU and not plan.pools[pool].emulated
+    for workers in dict.fromkeys((here.needs.workers, here.needs.least)):
+        given = {
+            "params": here.params,
+            "inputs": sorted(stage.inputs),
+            "workers": workers,
+            "memory_gb": chip.memory_gb,
+            "bf16": computes,
+        }
+        yield _Question(stage.name, pool, function, given)
+
+
+def _ask(questions: Sequence[_Question], jobs: JobSettings) -> list[dict[str, Any]] | str:
+    """Return the answers, or why there are none."""
+    asked = [{"function": each.function, "given": each.given} for each in questions]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own module
+            [sys.executable, "-m", forecast_child.__name__],
+            input=json.dumps({"code": list(jobs.code), "asked": asked}, default=dict),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {SECONDS:.0f} s"
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
+        return lines[-1]
+    answers: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return answers

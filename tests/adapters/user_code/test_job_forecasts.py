@@ -1,0 +1,73 @@
+"""What a job says of an attempt before it begins: asked in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.user_code import forecasts
+from orchestrator.core.settings import JobSettings
+from orchestrator.core.spec.stages import Needs
+from tests import build
+
+WORK = """\
+def learn(ctx, *, parallel=None): ...
+def forecast_learn(params, *, inputs, workers, memory_gb, bf16):
+    print("noise of a library")
+    if params["parallel"]["shard"] != workers:
+        raise ValueError(f"{params['parallel']!r} is\\nnot {workers!r}")
+    yield f"{workers} workers of {memory_gb} GB, {inputs}, bf16 {bf16}"
+def broken(ctx, *, parallel=None): ...
+def forecast_broken(params, **given): raise RuntimeError("no torch here")
+def plain(ctx, *, parallel=None): ...
+"""
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> JobSettings:
+    package = tmp_path / "forecasting"
+    package.mkdir()
+    (package / "work.py").write_text(WORK)
+    return JobSettings(packages=("forecasting",), code=(str(tmp_path),))
+
+
+def _forecasts(
+    jobs: JobSettings, job: str, shard: int, **needs: int
+) -> tuple[list[str], list[str]]:
+    stage = build.stage(
+        "train",
+        job=f"forecasting.work.{job}",
+        params={"parallel": {"shard": shard}} if shard else {},
+        needs=Needs(**needs),
+    )
+    problems, notes = forecasts(build.plan(stage), jobs)
+    return [str(problem) for problem in problems], list(notes)
+
+
+def test_a_plan_shows_what_a_job_will_take_and_refuses_what_it_cant_do(jobs: JobSettings) -> None:
+    problems, notes = _forecasts(jobs, "learn", 2, workers=2)
+    assert not problems
+    (note,) = notes
+    assert note.startswith("stage 'train' on 'a': 2 workers of ")
+    (problem,), _ = _forecasts(jobs, "learn", 4, workers=2)
+    assert problem == "pipeline.stages.train.params.parallel: on 'a': {'shard': 4} is not 2"
+
+
+def test_an_elastic_gang_must_do_with_its_fewest_workers_too(jobs: JobSettings) -> None:
+    (problem,), notes = _forecasts(jobs, "learn", 2, workers=2, min_workers=1)
+    assert problem.endswith("{'shard': 2} is not 1")
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize(("job", "shard"), [("learn", 0), ("plain", 2)])
+def test_who_splits_nothing_or_says_nothing_is_not_asked(
+    jobs: JobSettings, job: str, shard: int
+) -> None:
+    assert _forecasts(jobs, job, shard, workers=2) == ([], [])
+
+
+def test_a_job_that_fails_to_answer_stops_nobody(jobs: JobSettings) -> None:
+    problems, (note,) = _forecasts(jobs, "broken", 2, workers=2)
+    assert not problems
+    assert note == "what 'train' will take is not known here: RuntimeError: no torch here"
