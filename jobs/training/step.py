@@ -15,12 +15,12 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from jobs.data.dataset import RowBatch, RowSource
 from jobs.data.tokens.prefetch import PrefetchedRows
 from jobs.training.balance import Balance
 from jobs.training.loss import TokenLoss, nll
+from jobs.training.parallel.gathering import norm_of
 from jobs.training.process_group import ProcessGroup
 from orchestrator.job import Hardware
 
@@ -129,8 +129,7 @@ class Stepper:
 
 def _clipped(model: nn.Module, most: float) -> torch.Tensor:
     """Have the norm of the gradient be `most` at most; return what it was."""
-    norm = nn.utils.clip_grad_norm_(model.parameters(), most)
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    return norm_of(nn.utils.clip_grad_norm_(model.parameters(), most))
 
 
 def data_parallel(loss: TokenLoss, rows: RowSource, group: ProcessGroup) -> nn.Module:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from orchestrator.emulation.streams import Event, Stream
 
 _GB = 10**9  # as the makers' figures, and not 2**30
 Where = int | str | torch.device | None
@@ -25,6 +28,8 @@ class DeviceModule:
 
     Random numbers come from the generator of the CPU: equal seeds give equal draws on both.
     """
+
+    Stream, Event = Stream, Event
 
     def __init__(self, name: str, chip: str, count: int, memory_gb: float | None) -> None:
         """Stand for `count` chips called `chip`."""
@@ -90,6 +95,21 @@ class DeviceModule:
                 f"{self._count!r}"
             )
         return index
+
+    # --- streams ------------------------------------------------------------------------------
+
+    def current_stream(self, device: Where = None) -> Stream:
+        """Return the stream in use."""
+        self._index(device)
+        return Stream()
+
+    def default_stream(self, device: Where = None) -> Stream:
+        """Return the stream that is in use where nobody says otherwise."""
+        return self.current_stream(device)
+
+    def stream(self, _stream: Stream) -> AbstractContextManager[None]:
+        """Return a context in which a stream is in use."""
+        return nullcontext()
 
     # --- memory -------------------------------------------------------------------------------
 

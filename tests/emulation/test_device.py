@@ -178,7 +178,7 @@ def test_a_worker_sees_its_own_chips_alone(npu: Interpreter, call: str) -> None:
 
 
 def test_what_is_not_emulated_says_so(npu: Interpreter) -> None:
-    assert npu.error("torch.npu.Stream()") == "AttributeError: torch.npu.Stream is not emulated"
+    assert npu.error("torch.npu.Graph()") == "AttributeError: torch.npu.Graph is not emulated"
 
 
 def test_a_process_has_one_device_name(npu: Interpreter) -> None:

@@ -22,13 +22,18 @@ ROOT = Path(__file__).parents[2]
 PARAMS = {**SHORT, "steps": 32, "checkpoint_every": 8, "validate_every": 32}
 
 
-def spec_of(folder: Path, data: Path, sizes: list[int]) -> dict[str, Any]:
+def spec_of(folder: Path, data: Path, sizes: list[int], **changes: Any) -> dict[str, Any]:
     """Return the spec of attempts with so many workers in turn."""
     store = FsspecArtifactStore(str(folder))
     scratch = store.scratch("data")
     shutil.copytree(data, scratch, dirs_exist_ok=True)
     ref = store.commit(scratch, "data", {})
-    return {"storage": store._base, "data": asdict(ref), "sizes": sizes, "params": PARAMS}
+    return {
+        "storage": store._base,
+        "data": asdict(ref),
+        "sizes": sizes,
+        "params": {**PARAMS, **changes},
+    }
 
 
 def run(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -71,12 +76,15 @@ def failures(said: list[dict[str, Any]], attempt: int) -> set[tuple[str, int]]:
 
 
 @pytest.mark.slow
-def test_two_workers_then_one_then_three_learn_what_one_learns_undisturbed(
-    tmp_path: Path, sums: Path
+@pytest.mark.parametrize(
+    ("sizes", "changes"), [([2, 1, 3], {}), ([4, 1, 2], {"parallel": {"shard": -1}})]
+)
+def test_gangs_of_other_sizes_in_turn_learn_what_one_learns_undisturbed(
+    tmp_path: Path, sums: Path, sizes: list[int], changes: dict[str, Any]
 ) -> None:
     alone = LocalContext(folder=tmp_path / "alone", inputs={"data": sums})
     pretrain(alone, **PARAMS)
-    said = run(spec_of(tmp_path / "store", sums, [2, 1, 3]))
+    said = run(spec_of(tmp_path / "store", sums, sizes, **changes))
 
     for attempt, step in ((1, 8), (2, 16)):
         assert ("drained", step) in failures(said, attempt)

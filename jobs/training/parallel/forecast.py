@@ -84,8 +84,8 @@ def _dealt(shape: Sequence[int], size: int) -> int:
 
 def _activations(model: Any, recipe: Recipe, width: int) -> int:  # noqa: ANN401 - a transformers model
     config = model.config.get_text_config()
-    hidden = config.hidden_size
-    inner = getattr(config, "intermediate_size", None) or 4 * hidden
+    hidden: int = config.hidden_size
+    inner: int = getattr(config, "intermediate_size", None) or 4 * hidden
     routed = getattr(config, "moe_intermediate_size", None)
     if routed:
         inner = max(inner, routed * (getattr(config, "num_experts_per_tok", None) or 1))

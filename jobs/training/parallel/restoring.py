@@ -23,6 +23,7 @@ from torch.distributed.tensor import zeros as dealt_zeros
 
 from jobs.training import checkpoint
 from jobs.training.checkpoint import MODEL, OPTIMIZER, Tensors
+from jobs.training.parallel.gathering import whole
 from jobs.training.parallel.snapshots import FORMAT
 from jobs.training.process_group import ProcessGroup
 from orchestrator.job import Checkpoint, DataError
@@ -152,7 +153,7 @@ def _load_together(reader: _Reader, wanted: Tensors, group: ProcessGroup) -> Non
     _load(reader, parts)
     for name, part in parts.items():
         if isinstance(part, DTensor):
-            wanted[name].copy_(part.full_tensor())
+            wanted[name].copy_(whole(part))
 
 
 def _of_model(name: str) -> bool:

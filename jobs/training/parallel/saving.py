@@ -19,6 +19,7 @@ from jobs.formats.headers import Spec
 from jobs.formats.sink import Sink
 from jobs.training import model as models
 from jobs.training.checkpoint import Tensors
+from jobs.training.parallel.gathering import whole
 from jobs.training.parallel.sharding import layers
 from orchestrator.job import JobContext
 
@@ -45,9 +46,9 @@ def save_dealt(model: Any, ctx: JobContext, dtype: torch.dtype | None = None) ->
             sink = Sink(ctx.output, {k: v for unit in specs for k, v in unit.items()})
             stack.enter_context(sink)
         for unit in units:
-            whole = {name: _whole(kept[name]).to(types[name]) for name in unit}
+            tensors = {name: whole(kept[name]).cpu().to(types[name]) for name in unit}
             if sink is not None:
-                for name, tensor in revert_weight_conversion(model, whole).items():
+                for name, tensor in revert_weight_conversion(model, tensors).items():
                     sink.write(name, 0, tensor)
     for name, sha256 in sink.hashes().items() if sink else ():
         ctx.hashed(name, sha256)
@@ -102,7 +103,3 @@ def _lossless(model: Any, kept: Tensors, dtype: torch.dtype) -> list[str]:  # no
 
 def _mine(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
