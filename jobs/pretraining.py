@@ -37,6 +37,7 @@ from jobs.training.parallel.forecast import forecast as forecast_pretrain
 from jobs.training.parallel.restoring import restore
 from jobs.training.parallel.saving import save_dealt
 from jobs.training.parallel.sharding import device_mesh, shard
+from jobs.training.passes import checkpoint_activations, compile_layers
 from jobs.training.process_group import ProcessGroup
 from jobs.training.schedule import Schedule
 from jobs.training.step import Stepper, data_parallel, make_optimizer, wants_bf16
@@ -64,6 +65,8 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     patience: int = 3,
     router_bias_rate: float = 1e-3,
     parallel: dict[str, int] | None = None,
+    activation_checkpointing: bool = False,
+    compile: str | None = None,  # noqa: A002 - the field's word
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     weights: Literal["fp32", "bf16"] = "fp32",
     log_every: int = 10,
@@ -91,6 +94,9 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         router_bias_rate: What a step moves the bias of each expert by, to even their loads.
         parallel: How the model is dealt out to the workers (`Parallel`): `{shard: 8}`, say. Each
             holds all of it where nothing is said.
+        activation_checkpointing: Whether a layer keeps its input alone for the backward pass, and
+            is computed once more there.
+        compile: Backend of `torch.compile` for each layer (`inductor`, or a maker's own).
         precision: `fp32`, `bf16`, or `auto`: bf16 where a real accelerator has it.
         weights: Type that the weights are rounded to after each step, to be served as trained.
         log_every: Steps between metric points.
@@ -109,6 +115,8 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         patience=patience,
         router_bias_rate=router_bias_rate,
         parallel=parallel_of(parallel, ctx.world_size) if parallel else None,
+        activation_checkpointing=activation_checkpointing,
+        compile=compile,
         precision=precision,
         weights=weights,
         every=Every(log=log_every, validate=validate_every, checkpoint=checkpoint_every),
@@ -132,6 +140,8 @@ class _PretrainingRecipe:
     patience: int
     router_bias_rate: float
     parallel: Parallel | None
+    activation_checkpointing: bool
+    compile: str | None
     precision: str
     weights: str
     every: Every
@@ -187,6 +197,10 @@ def _trainer(
 ) -> Trainer:
     """Return the trainer of `net`, from where the checkpoint stands."""
     loss = TokenLoss(net, bf16=wants_bf16(recipe.precision, ctx.hardware))
+    if recipe.activation_checkpointing:
+        checkpoint_activations(net)
+    if recipe.compile:
+        compile_layers(net, recipe.compile)
     if group.mesh is not None:
         loss.settle()
         shard(loss, group.mesh, bf16=loss.bf16)

@@ -25,6 +25,7 @@ import torch
 from torch import nn
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
+from jobs.training.passes import in_backward_pass
 from jobs.training.process_group import ProcessGroup
 
 _EXPERTS = "experts"
@@ -169,7 +170,7 @@ class Balance:
 
         Where the router alone knows, its scores stand behind what it has made of them.
         """
-        if not (router.training and (self.has_loss or layer.by_scores)):
+        if not (router.training and (self.has_loss or layer.by_scores)) or in_backward_pass():
             return
         given = output if isinstance(output, tuple) else (output,)
         floats = [
@@ -205,7 +206,7 @@ class Balance:
         if layer.skips:
             weight = next(tensor for tensor in tensors[::-1] if tensor.shape == chosen.shape)
             chosen = chosen.masked_fill(weight == 0, layer.experts)
-        if experts.training:
+        if experts.training and not in_backward_pass():
             self._add(layer, chosen)
 
     @torch.no_grad()

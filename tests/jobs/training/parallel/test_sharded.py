@@ -13,6 +13,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from jobs.pretraining import pretrain
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT
 from tests.jobs.test_pretraining import ROOT, close, weights
@@ -39,6 +40,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, sums: Path) -> Path:
         _gang(root / "halves", sums, "whole", 2, HALVES, None),
         _gang(root / "twice", sums, "whole", 4, TWICE, None, accumulate=3),
     ]
+    few: dict[str, Any] = {"activation_checkpointing": True, "compile": "aot_eager", "steps": 4}
+    runs.append(_gang(root / "compiled", sums, "whole", 2, HALVES, None, **few))
     for number, (workers, mesh, stop) in enumerate(CHAIN):
         every = 10 if number == 0 else 2
         runs.append(
@@ -122,3 +125,13 @@ def test_each_rank_writes_its_own_part_and_no_part_is_written_twice(trained: Pat
                         held[tensor] += opened.get_tensor(key).numel()
         assert held == {key: tensor.numel() for key, tensor in whole.items()}
         assert {path.suffix for path in folder.rglob("*.*")} == {".json", ".safetensors"}
+
+
+def test_layers_that_are_dealt_out_can_be_compiled_and_computed_once_more(
+    trained: Path, tmp_path: Path, sums: Path
+) -> None:
+    ctx = LocalContext(folder=tmp_path, inputs={"data": sums})
+    pretrain(ctx, **{**SHORT, "steps": 4})
+    assert _losses(trained / "compiled", "whole") == pytest.approx(
+        ctx.series("train/loss"), rel=1e-3
+    )
