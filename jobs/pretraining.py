@@ -29,14 +29,15 @@ from jobs.engines.weights import load
 from jobs.training import checkpoint
 from jobs.training import model as models
 from jobs.training.balance import Balance
-from jobs.training.loss import TokenLoss, keeps_apart
+from jobs.training.loss import TokenLoss
 from jobs.training.master_weights import keep_master_weights
 from jobs.training.order import mix
 from jobs.training.parallel.degrees import Parallel, parallel_of
 from jobs.training.parallel.forecast import forecast as forecast_pretrain
 from jobs.training.parallel.restoring import restore
 from jobs.training.parallel.saving import save_dealt
-from jobs.training.parallel.sharding import device_mesh, shard
+from jobs.training.parallel.sharding import device_mesh, reshard
+from jobs.training.parallel.starting import deal_out, outlined
 from jobs.training.passes import checkpoint_activations, compile_layers
 from jobs.training.process_group import ProcessGroup
 from jobs.training.schedule import Schedule
@@ -160,11 +161,18 @@ def _train(
     latest = ctx.latest_checkpoint()
     group.agree(latest.step if latest else 0)
     torch.manual_seed(mix(ctx.seed))
-    net = _model(ctx, latest, lambda: fresh(tokenizer))
+    net, source = _model(ctx, latest, lambda: fresh(tokenizer), group)
     data.check_vocabulary(_vocabulary(net))
-    net.to(group.device).train()
     _check_rows(ctx, recipe.rows, data, net)
-    trainer = _trainer(ctx, recipe, group, net, data, latest)
+    loss = _loss(ctx, recipe, net)
+    if group.mesh is not None:
+        deal_out(loss, source, group, come=latest is not None)
+    net.to(group.device).train()
+    trainer = _trainer(ctx, recipe, group, loss, data, latest)
+    _check_apart(data, loss)
+    if group.mesh is not None:
+        loss.settle()
+        reshard(loss)
     steps = recipe.schedule.steps
     if uneven := trainer.stepper.balance.uneven:
         ctx.log(
@@ -187,31 +195,32 @@ def _train(
     return {**last, "train/steps": float(steps), "train/parameters": float(models.parameters(net))}
 
 
-def _trainer(
-    ctx: JobContext,
-    recipe: _PretrainingRecipe,
-    group: ProcessGroup,
-    net: nn.Module,
-    data: TrainingData,
-    latest: Checkpoint | None,
-) -> Trainer:
-    """Return the trainer of `net`, from where the checkpoint stands."""
-    loss = TokenLoss(net, bf16=wants_bf16(recipe.precision, ctx.hardware))
+def _loss(ctx: JobContext, recipe: _PretrainingRecipe, net: nn.Module) -> TokenLoss:
+    """Return the loss of `net`, computed as the recipe says."""
     if recipe.activation_checkpointing:
         checkpoint_activations(net)
     if recipe.compile:
         compile_layers(net, recipe.compile)
-    if group.mesh is not None:
-        loss.settle()
-        shard(loss, group.mesh, bf16=loss.bf16)
+    return TokenLoss(net, bf16=wants_bf16(recipe.precision, ctx.hardware))
+
+
+def _trainer(
+    ctx: JobContext,
+    recipe: _PretrainingRecipe,
+    group: ProcessGroup,
+    loss: TokenLoss,
+    data: TrainingData,
+    latest: Checkpoint | None,
+) -> Trainer:
+    """Return the trainer of a loss, from where the checkpoint stands."""
     optimizer = make_optimizer(
-        net,
+        loss.model,
         rate=recipe.schedule.peak,
         weight_decay=recipe.weight_decay,
         beta2=recipe.beta2,
         device=group.device,
     )
-    state = _resume(ctx, latest, net, optimizer, group)
+    state = _resume(ctx, latest, loss.model, optimizer, group)
     if recipe.weights == "bf16":
         keep_master_weights(optimizer, torch.bfloat16)
     stepper = _stepper(recipe, group, data, loss, optimizer)
@@ -297,15 +306,28 @@ def _at_the_least(ctx: JobContext, recipe: _PretrainingRecipe) -> Iterator[None]
 
 
 def _model(
-    ctx: JobContext, latest: Checkpoint | None, fresh: Callable[[], nn.Module]
-) -> nn.Module:
-    """Return a model for the checkpoint, else the input `model`, else a fresh one."""
-    if latest:
-        return checkpoint.shape(latest)
-    if "model" not in ctx.inputs:
-        return fresh()
-    loaded: nn.Module = load(ctx.inputs["model"], torch.float32, "cpu")
-    return loaded
+    ctx: JobContext,
+    latest: Checkpoint | None,
+    fresh: Callable[[], nn.Module],
+    group: ProcessGroup,
+) -> tuple[nn.Module, nn.Module | None]:
+    """Return a model for the checkpoint, else the input `model`, else a fresh one.
+
+    One that is to be dealt out has no weights; then they are in the second, of the first worker.
+    """
+
+    def given() -> nn.Module:
+        if "model" not in ctx.inputs:
+            return fresh()
+        loaded: nn.Module = load(ctx.inputs["model"], torch.float32, "cpu")
+        return loaded
+
+    if group.mesh is None:
+        return checkpoint.shape(latest) if latest else given(), None
+    if latest is None:
+        return outlined(given, group)
+    with torch.device("meta"):
+        return checkpoint.shape(latest), None
 
 
 def _resume(
@@ -337,8 +359,7 @@ def _check_rows(ctx: JobContext, config: RowsConfig, data: TrainingData, net: An
     """Refuse rows that the model can't learn of as the configuration says.
 
     Raises:
-        ValueError: None has a label; or they are longer than the model takes, or it would let
-            documents see each other.
+        ValueError: None has a label, or they are longer than the model takes.
     """
     if isinstance(data.rows, Rows):
         _check_labels(data.rows, str(ctx.inputs["data"]))
@@ -349,10 +370,14 @@ def _check_rows(ctx: JobContext, config: RowsConfig, data: TrainingData, net: An
             f"rows.sequence={config.sequence!r} is more than the model takes: "
             f"max_position_embeddings={longest!r}"
         )
-    if data.apart and not keeps_apart(net, torch.device(ctx.device)):
+
+
+def _check_apart(data: TrainingData, loss: TokenLoss) -> None:
+    """Refuse rows whose documents the model would let see each other. Raises `ValueError`."""
+    if data.apart and not loss.keeps_apart():
         raise ValueError(
-            f"a {net.config.model_type} lets documents of a row see each other, whatever their "
-            f"positions: give rows.documents=joined, if that is what you want"
+            f"a {loss.model.config.model_type} lets documents of a row see each other, whatever "
+            f"their positions: give rows.documents=joined, if that is what you want"
         )
 
 

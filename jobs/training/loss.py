@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -62,12 +62,17 @@ class TokenLoss(nn.Module):
         return torch.stack(parts).sum()
 
     def settle(self) -> None:
-        """Find out how the loss is summed, while all weights are here."""
+        """Find out how the loss is summed: all workers that share a model do so at once."""
         bool(self._splits)
+
+    def keeps_apart(self) -> bool:
+        """Whether documents of a row that positions tell apart do not see each other."""
+        device = self.model.get_input_embeddings().weight.device
+        return keeps_apart(self.model, device, bf16=self.bf16)
 
     @cached_property
     def _splits(self) -> bool:
-        return _ends_in_head(self.model)
+        return _ends_in_head(self.model, bf16=self.bf16)
 
 
 def forward(
@@ -95,7 +100,7 @@ def nll(loss: nn.Module, batch: RowBatch, *, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def keeps_apart(model: Any, device: torch.device) -> bool:  # noqa: ANN401 - a transformers model
+def keeps_apart(model: Any, device: torch.device, *, bf16: bool = False) -> bool:  # noqa: ANN401 - a transformers model
     """Whether documents of a row that positions tell apart do not see each other.
 
     It is tried: what comes after another document gets the scores that it gets alone.
@@ -103,12 +108,13 @@ def keeps_apart(model: Any, device: torch.device) -> bool:  # noqa: ANN401 - a t
     alone = torch.tensor([[1, 2, 3, 1], [2, 1, 1, 3]], device=device)
     before = torch.tensor([[3, 1, 2, 2], [1, 3, 3, 2]], device=device)
     places = torch.arange(4, device=device).repeat(2, 2)
+    scores = partial(forward, model, bf16=bf16)
     training = model.training
     model.eval()
     try:
-        after = forward(model, torch.cat((before, alone), 1), places)[:, 4:]
-        other = forward(model, torch.cat((before.flip(1), alone), 1), places)[:, 4:]
-        first = forward(model, alone)
+        after = scores(torch.cat((before, alone), 1), places)[:, 4:]
+        other = scores(torch.cat((before.flip(1), alone), 1), places)[:, 4:]
+        first = scores(alone)
     except TypeError:  # it takes no positions
         return False
     finally:
@@ -158,7 +164,7 @@ def _head_of(model: Any) -> nn.Linear | None:  # noqa: ANN401 - any model
 
 
 @torch.no_grad()
-def _ends_in_head(model: Any) -> bool:  # noqa: ANN401 - any model
+def _ends_in_head(model: Any, *, bf16: bool = False) -> bool:  # noqa: ANN401 - any model
     """Whether the scores are what a linear head makes of the last layer, and nothing more.
 
     It is tried: the head gives a ramp instead, which is to arrive as it is.
@@ -177,8 +183,9 @@ def _ends_in_head(model: Any) -> bool:  # noqa: ANN401 - any model
     hook = head.register_forward_hook(replace)
     try:
         tokens = torch.zeros((1, 2), dtype=torch.int64, device=head.weight.device)
-        arrived = forward(model, tokens)
-        last = model.base_model(input_ids=tokens, use_cache=False)[0]
+        arrived = forward(model, tokens, bf16=bf16)
+        with autocast(tokens.device, bf16=bf16):
+            last = model.base_model(input_ids=tokens, use_cache=False)[0]
         ramp = replace(head, (last,), arrived)
     finally:
         hook.remove()

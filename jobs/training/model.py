@@ -44,6 +44,15 @@ def outline(architecture: str, overrides: Mapping[str, object]) -> nn.Module:
     return model
 
 
+def empty(config: Any, generation_config: Any) -> nn.Module:  # noqa: ANN401 - foreign types
+    """Make the model of a config without its weights, in float32."""
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.generation_config = generation_config
+    module: nn.Module = model
+    return module
+
+
 def config_of(architecture: str, overrides: Mapping[str, object], tokenizer: Any = None) -> Any:  # noqa: ANN401 - foreign types
     """Return the config of a model of a transformers architecture, fitted to the tokenizer.
 

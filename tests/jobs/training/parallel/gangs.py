@@ -13,26 +13,36 @@ from typing import Any
 
 import torch
 import torch._dynamo
-import transformers.models.llama.modeling_llama  # noqa: F401
+import transformers.models.llama.modeling_llama
+import transformers.models.qwen3_moe.modeling_qwen3_moe  # noqa: F401
 
 from jobs.pretraining import pretrain
+from jobs.training import model as models
 from orchestrator.job import Metrics
 from tests.jobs import local_context
 from tests.jobs.local_context import LocalContext
 from tests.jobs.qualification.forked_gang import fork_all
 
+BUILD = models.build
+
 
 def trained(ctx: LocalContext, *, name: str, stop_after: int | None, **recipe: Any) -> Metrics:
-    """Train, and write the loss of each step; the gang may be lost after one."""
+    """Train, and write the loss of each step, and what was built; a gang may be lost after one."""
     ctx.stop_after = stop_after
+    built: list[str] = []
+
+    def build(architecture: str, *rest: Any) -> Any:
+        built.append(architecture)
+        return BUILD(architecture, *rest)
+
+    models.build = build
     try:
         return pretrain(ctx, **recipe)
     except InterruptedError:
         return {}
     finally:
-        if ctx.rank == 0:
-            told = {"losses": ctx.series("train/loss"), "lines": ctx.lines}
-            Path(ctx.folder, f"{name}.json").write_text(json.dumps(told))
+        told = {"losses": ctx.series("train/loss"), "built": built}
+        Path(ctx.folder, f"{name}-{ctx.rank}.json").write_text(json.dumps(told))
 
 
 def main(gangs: str) -> int:
