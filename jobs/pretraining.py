@@ -39,6 +39,7 @@ from jobs.training.parallel.saving import save_dealt
 from jobs.training.parallel.sharding import device_mesh, reshard
 from jobs.training.parallel.starting import deal_out, outlined
 from jobs.training.passes import checkpoint_activations, compile_layers
+from jobs.training.peak_memory import peaks
 from jobs.training.process_group import ProcessGroup
 from jobs.training.schedule import Schedule
 from jobs.training.step import Stepper, data_parallel, make_optimizer, wants_bf16
@@ -167,6 +168,7 @@ def _train(
     loss = _loss(ctx, recipe, net)
     if group.mesh is not None:
         deal_out(loss, source, group, come=latest is not None)
+    del source  # it may be large
     net.to(group.device).train()
     trainer = _trainer(ctx, recipe, group, loss, data, latest)
     _check_apart(data, loss)
@@ -184,6 +186,10 @@ def _train(
         f"{ctx.world_size} workers, step {trainer.state.step} of {steps}"
     )
     last = trainer.run()
+    if group.mesh is not None:
+        held = peaks(group)
+        ctx.log(f"memory of a worker: {min(held):.2f} to {max(held):.2f} GB at the most")
+        last = {**last, "train/memory_gb": max(held)}
     # Weights that are rounded to BF16 are stored in it: half the bytes, and nothing is lost.
     dtype = torch.bfloat16 if recipe.weights == "bf16" else None
     if group.mesh is not None:

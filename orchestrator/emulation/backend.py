@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from orchestrator.emulation.streams import Event, Stream
+from orchestrator.emulation import streams
 
 _GB = 10**9  # as the makers' figures, and not 2**30
 Where = int | str | torch.device | None
@@ -29,7 +29,7 @@ class DeviceModule:
     Random numbers come from the generator of the CPU: equal seeds give equal draws on both.
     """
 
-    Stream, Event = Stream, Event
+    Stream, Event = streams.Stream, streams.Event
 
     def __init__(self, name: str, chip: str, count: int, memory_gb: float | None) -> None:
         """Stand for `count` chips called `chip`."""
@@ -98,16 +98,16 @@ class DeviceModule:
 
     # --- streams ------------------------------------------------------------------------------
 
-    def current_stream(self, device: Where = None) -> Stream:
+    def current_stream(self, device: Where = None) -> streams.Stream:
         """Return the stream in use."""
         self._index(device)
-        return Stream()
+        return streams.Stream()
 
-    def default_stream(self, device: Where = None) -> Stream:
+    def default_stream(self, device: Where = None) -> streams.Stream:
         """Return the stream that is in use where nobody says otherwise."""
         return self.current_stream(device)
 
-    def stream(self, _stream: Stream) -> AbstractContextManager[None]:
+    def stream(self, _stream: streams.Stream) -> AbstractContextManager[None]:
         """Return a context in which a stream is in use."""
         return nullcontext()
 

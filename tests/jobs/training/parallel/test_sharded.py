@@ -19,6 +19,8 @@ from tests.jobs.recipes import SHORT
 from tests.jobs.test_pretraining import ROOT, close, weights
 from tests.jobs.training.parallel import gangs
 
+pytestmark = pytest.mark.slow
+
 HALVES, TWICE = {"shard": 2}, {"replicate": 2, "shard": 2}
 # Each goes on from the checkpoint of the one before it: workers, mesh, its last step.
 CHAIN = (
@@ -122,6 +124,7 @@ def test_workers_that_hold_parts_learn_what_one_learns(
     told = json.loads((folder / "result.json").read_text())
     last = undisturbed.series("validation/loss")[-1]
     assert told["validation/loss"] == pytest.approx(last, rel=1e-3)
+    assert told["train/memory_gb"] > 0
     assert close(weights(LocalContext(folder=folder)), weights(undisturbed))
     for path in undisturbed.output.glob("*.json"):
         assert (folder / "output" / path.name).read_text() == path.read_text()
