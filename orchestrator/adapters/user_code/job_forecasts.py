@@ -62,7 +62,7 @@ def forecasts(plan: Plan, jobs: JobSettings) -> tuple[Sequence[Problem], Sequenc
 
 
 def _questions(stage: Stage, pool: str, plan: Plan, jobs: JobSettings) -> Iterator[_Question]:
-    here, chip = stage.at(pool), plan.pools[pool].accelerator
+    here, chip = stage.on_pool(pool), plan.pools[pool].accelerator
     if stage.job is None or not here.params.get(PARAMETER):
         return
     module, _, name = stage.job.rpartition(".")

@@ -263,7 +263,8 @@ def spread_problems(stage: Stage, pool: Pool, config: Mapping[str, Json]) -> Ite
         return
     given = endpoint.server.all_options(pool, endpoint.engine_options)
     split = split_of(endpoint.server, given, devices)
-    path, hint = f"pipeline.stages.{stage.name}.needs.devices", "set needs.devices to a number that"
+    path = f"pipeline.stages.{stage.name}.needs.devices"
+    hint = "set needs.devices to a number that"
     for why in indivisible(config, split):
         yield Problem(path, why, f"{hint} divides it")
     maker = endpoint.server.on(pool)
