@@ -70,12 +70,12 @@ def counted(command: Sequence[str], pattern: str) -> ErrorCounts:
     said = " ".join(text.split())[-_SHOWN:] or "no word"
     if code:
         raise UnknownCountsError(f"{command[0]!r} ended with {code}: {said}")
-    found = [match.groupdict(default="0") for match in re.finditer(pattern, text)]
-    if not found:
+    matches = [match.groupdict(default="0") for match in re.finditer(pattern, text)]
+    if not matches:
         raise UnknownCountsError(f"{command[0]!r} tells no counters: {said}")
     return ErrorCounts(
         *(
-            sum(int(counts.get(kind, 0)) for counts in found)
+            sum(int(counts.get(kind, 0)) for counts in matches)
             for kind in ("corrected", "uncorrected")
         )
     )

@@ -78,10 +78,11 @@ def pattern(size: int, dtype: torch.dtype, device: torch.device, seed: int = 0) 
     whole, rest = divmod(size, PERIOD)
     rolled = torch.stack([values.roll(-shift) for shift in range(min(size, PERIOD))])
     sums = whole * values.sum() + rolled[:rest].sum(0)
-    numbers = (table.to(dtype).to(device) for table in (values, sums, rolled.max(0).values))
+    tables = (values, sums, rolled.max(0).values)
+    summed, totals, largest = (table.to(dtype).to(device) for table in tables)
     drawn = torch.randint(0, 1 << 16, (PERIOD_OF_BITS, 4), generator=generator).to(torch.int16)
     words = drawn.view(_WORDS[dtype.itemsize])[:, 0].contiguous()
-    return Pattern(*numbers, words.to(device))
+    return Pattern(summed, totals, largest, words.to(device))
 
 
 def same_bits(actual: Tensor, expected: Tensor) -> bool:
