@@ -34,12 +34,16 @@ from jobs.parity.tokenizer_parts import TEMPLATE, digests, other_parts
 from jobs.parity.unseen import AskedEngine, unseen
 from jobs.parity.verdict import Evidence, Threshold, demands_of, sentence, thresholds
 from jobs.parity.weight_format import form_of
-from jobs.parity.weight_norms import furthest
+from jobs.parity.weight_norms import Figure, furthest
 from orchestrator.job import Hardware, JobContext, Metrics, ParityError
 
 FIGURES = "parity/"  # what the names of its metrics begin with
 _NAMED = 8  # of what differs, in the log
-_OF_PLAIN = {"weights": "unquantized", "sums": "unquantized_sums"}
+_OF_PLAIN: Mapping[Figure, str] = {
+    "weights": "unquantized",
+    "rows": "unquantized_rows",
+    "sums": "unquantized_sums",
+}
 AUTO = "auto"  # the plan puts an endpoint's own engine class in its place
 
 
@@ -279,11 +283,11 @@ def _changes(
 ) -> dict[str, float]:
     """Return the largest changes of weights by figures: of all, and of those that are no codes."""
     changes: dict[str, float] = {}
-    for figure, sums in (("weights", False), ("sums", True)):
-        change, name = furthest(reference.norms, weights.norms, sums=sums)
-        plain, _ = furthest(reference.norms, weights.norms, codes, sums=sums)
+    for figure, of_plain in _OF_PLAIN.items():
+        change, name = furthest(reference.norms, weights.norms, figure=figure)
+        plain, _ = furthest(reference.norms, weights.norms, codes, figure=figure)
         ctx.log(f"{figure} of {weights.source}: {change:.3g}, most in {name}")
-        changes |= {figure: change, _OF_PLAIN[figure]: plain}
+        changes |= {figure: change, of_plain: plain}
     return changes
 
 

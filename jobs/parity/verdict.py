@@ -94,6 +94,8 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "record": "wrong statements on what is quantized, and how, for other readers",
         "weights": "largest relative change of the norm of a block of weights",
         "unquantized": "the same of the weights that are not quantized",
+        "rows": "largest change of a row's sum of squares, over the root of fourth powers",
+        "unquantized_rows": "the same of the weights that are not quantized",
         "sums": "largest change of a signed sum of a row or column, as a share of its norm",
         "unquantized_sums": "the same of the weights that are not quantized",
         "top1": "share of places with the same likeliest token",
@@ -110,7 +112,9 @@ LEAST = frozenset({"top1", "greedy"})
 # Of these none is allowed, in any format.
 EXACT = frozenset({"nan", "tokenizer", "template", "ends", "config", "generation", "record"})
 # Of these there is no floor.
-ABSOLUTE = frozenset({"weights", "unquantized", "sums", "unquantized_sums", "top1"})
+ABSOLUTE = frozenset(
+    {"weights", "rows", "sums", "unquantized", "unquantized_rows", "unquantized_sums", "top1"}
+)
 
 
 def demands_of(

@@ -3,6 +3,9 @@
 In a large model one wrong scale among thousands may leave the answers as they are. The norm of its
 block or row, though, doubles, while rounding to any format leaves norms all but as they were. Rows
 show what blocks don't: a scale of one channel, a matrix that is transposed or in another order.
+A scale of 32 weights of a row is seen where the row is short: however its weights are distributed,
+rounding moves the sum of their squares by no more than a share of the root of the sum of their
+fourth powers, and 32 that are halved or doubled move it by more.
 
 What keeps each norm, as a row of another sign or two columns that are exchanged, moves the sums of
 a row's or a column's weights, each weight with a sign drawn at random, once and for all. Whatever
@@ -16,7 +19,7 @@ import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,6 +38,7 @@ _LONGEST = 1 << 20  # weights of a vector whose values are kept
 _STACKED = 3
 
 Norms = dict[str, Tensor]
+Figure = Literal["weights", "rows", "sums"]
 
 
 @torch.no_grad()
@@ -42,9 +46,10 @@ def norms(model: Any) -> Norms:  # noqa: ANN401 - a transformers model
     """Return what is kept of each parameter and of each saved buffer, as float32 on the host.
 
     By its name the norms of its blocks (rows, columns). Of what has rows by its name and `ROWS`
-    their norms (strips, 1), and by `ROW_SUMS` and `COLUMN_SUMS` sums (strips, SUMS + 1), the norm
-    behind the sums. A strip is as many rows, or columns, as have 128 weights, for rounding moves
-    fewer too far. Of a vector by its name and `VALUES` what it holds (1, size).
+    their norms and the roots of their sums of fourth powers (strips, 2), and by `ROW_SUMS` and
+    `COLUMN_SUMS` sums (strips, SUMS + 1), the norm behind the sums. A strip is as many rows, or
+    columns, as have 128 weights, for rounding moves fewer too far. Of a vector by its name and
+    `VALUES` what it holds (1, size).
     """
     by_name: Norms = {}
     for name, weight in _weights(model):
@@ -66,21 +71,26 @@ def furthest(
     served: Mapping[str, Tensor],
     but: Collection[str] = (),
     *,
-    sums: bool = False,
+    figure: Figure = "weights",
 ) -> tuple[float, str]:
-    """Return the largest relative change of a norm or a vector, and the name of its tensor.
+    """Return the largest change by a figure, and the name of its tensor.
 
-    Of `sums` it is that of a sum, as a share of the norm of its row or column. `but` names the
-    weights that are passed over.
+    `weights` is the relative change of a norm or a vector; `rows` that of a row's sum of squares,
+    as a share of the root of its sum of fourth powers; `sums` that of a sum, as a share of the
+    norm of its row or column. `but` names the weights that are passed over.
     """
-    kinds = (ROW_SUMS, COLUMN_SUMS)
-    names = sorted(trained.keys() | served.keys())
-    asked = (
-        (_apart(trained.get(name), served.get(name), name), name)
-        for name in names
-        if name.endswith(kinds) == sums and _weight_of(name) not in but
+    changes = (
+        (_apart(trained.get(name), served.get(name), name, figure), name)
+        for name in sorted(trained.keys() | served.keys())
+        if _counts(name, figure) and _weight_of(name) not in but
     )
-    return max(asked, default=(0.0, ""))
+    return max(changes, default=(0.0, ""))
+
+
+def _counts(name: str, figure: Figure) -> bool:
+    if figure == "rows":
+        return name.endswith(ROWS)
+    return name.endswith((ROW_SUMS, COLUMN_SUMS)) == (figure == "sums")
 
 
 def _weight_of(name: str) -> str:
@@ -96,19 +106,24 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, buffer
 
 
-def _apart(trained: Tensor | None, served: Tensor | None, name: str) -> float:
+def _apart(trained: Tensor | None, served: Tensor | None, name: str, figure: Figure) -> float:
     if trained is None or served is None:
         return math.inf
     if torch.equal(trained, served):
         return 0.0
     if trained.shape != served.shape or not (trained.isfinite() & served.isfinite()).all():
         return math.inf
-    if name.endswith((ROW_SUMS, COLUMN_SUMS)):
-        return _moved(trained, served)
+    if figure != "weights":
+        return _spread(trained, served) if figure == "rows" else _moved(trained, served)
     if name.endswith(VALUES):
-        largest = max(float(trained.abs().max()), _NOTHING)
-        return float((served - trained).abs().max()) / largest
-    return _change(trained, served)
+        return _of_values(trained, served)
+    norms_alone = slice(1) if name.endswith(ROWS) else slice(None)
+    return _change(trained[:, norms_alone], served[:, norms_alone])
+
+
+def _of_values(trained: Tensor, served: Tensor) -> float:
+    largest = max(float(trained.abs().max()), _NOTHING)
+    return float((served - trained).abs().max()) / largest
 
 
 def _moved(trained: Tensor, served: Tensor) -> float:
@@ -123,6 +138,17 @@ def _moved(trained: Tensor, served: Tensor) -> float:
     return float((moved / room).max())
 
 
+def _spread(trained: Tensor, served: Tensor) -> float:
+    """Return by how much sums of squares have moved at most, as `furthest` measures rows.
+
+    A row is measured by a usual one of its matrix where it is smaller, as `_moved` does.
+    """
+    before, after = trained.double(), served.double()
+    usual = float(before[:, 1].square().mean().sqrt())
+    moved = (after[:, 0].square() - before[:, 0].square()).abs()
+    return float((moved / before[:, 1].clamp(min=max(usual, _NOTHING))).max())
+
+
 def _change(trained: Tensor, served: Tensor) -> float:
     least = max(float(trained.max()) * _SMALL, _NOTHING)
     return float(((served - trained).abs() / trained.clamp(min=least)).max())
@@ -134,10 +160,15 @@ def _matrix(weight: Tensor) -> Tensor:
 
 
 def _strips(matrix: Tensor) -> Tensor:
-    """Return the norms of strips of whole rows (strips, 1)."""
+    """Return of strips of whole rows the norms, and the roots of sums of fourth powers.
+
+    Both are (strips, 1), side by side.
+    """
     together = -(-SIZE // matrix.shape[1])
-    squares = functional.pad(matrix.square().sum(1), (0, -len(matrix) % together))
-    return squares.reshape(-1, together).sum(1, keepdim=True).sqrt()
+    squares = matrix.square()
+    powers = torch.stack([squares.sum(1), squares.square().sum(1)])
+    padded = functional.pad(powers, (0, -len(matrix) % together))
+    return padded.reshape(2, -1, together).sum(2).sqrt().T.contiguous()
 
 
 def _sums(matrix: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def test_a_router_of_another_name_in_memory_is_held_to_the_limit_of_what_is_not_
     )
     reference = norms(trained)
     assert furthest(reference, norms(served), codes)[0] < 0.01
-    assert furthest(reference, norms(served), codes, sums=True)[0] < 0.015
+    assert furthest(reference, norms(served), codes, figure="sums")[0] < 0.015
     assert wrong_statements(folder, choice_in(folder)) == []
     routers = [name for name, _ in served.named_parameters() if name.endswith(".gate.weight")]
     with torch.no_grad():

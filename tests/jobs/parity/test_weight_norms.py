@@ -11,7 +11,15 @@ from torch import nn
 from jobs.formats import rounding
 from jobs.formats.blocks import dequantise, quantise
 from jobs.formats.schemes import SCHEMES
-from jobs.parity.weight_norms import COLUMN_SUMS, ROW_SUMS, ROWS, VALUES, furthest, norms
+from jobs.parity.weight_norms import (
+    COLUMN_SUMS,
+    ROW_SUMS,
+    ROWS,
+    VALUES,
+    Figure,
+    furthest,
+    norms,
+)
 from tests.jobs.parity.conftest import LIMITS
 
 
@@ -41,8 +49,10 @@ def test_every_element_is_in_one_block_and_in_one_strip_of_rows(
     assert len(found.get("weight" + ROWS, ())) == strips
     whole = made.weight.double().square().sum().item()
     for key, each in found.items():
-        sums = key.endswith((ROW_SUMS, COLUMN_SUMS))
-        each = each[:, -1] if sums else each  # noqa: PLW2901 - the norms alone
+        if key.endswith((ROW_SUMS, COLUMN_SUMS)):
+            each = each[:, -1]  # noqa: PLW2901 - the norms alone
+        if key.endswith(ROWS):
+            each = each[:, 0]  # noqa: PLW2901 - the norms alone
         assert each.double().square().sum().item() == pytest.approx(whole, rel=1e-5)
 
 
@@ -96,11 +106,15 @@ def rounded(weight: torch.Tensor, form: str) -> torch.Tensor:
 
 
 def sums_apart(before: torch.Tensor, after: torch.Tensor) -> float:
+    return apart(before, after, "sums")
+
+
+def apart(before: torch.Tensor, after: torch.Tensor, figure: Figure) -> float:
     pair = []
     for weight in (before, after):
         pair.append(nn.Module())
         pair[-1].weight = nn.Parameter(weight)
-    return furthest(norms(pair[0]), norms(pair[1]), sums=True)[0]
+    return furthest(norms(pair[0]), norms(pair[1]), figure=figure)[0]
 
 
 @pytest.mark.parametrize("form", [form for form in LIMITS if form != "fp32"])
@@ -115,6 +129,7 @@ def test_sums_tell_rounding_from_what_keeps_every_norm(form: str, kind: str) -> 
     stored = rounded(weight, form)
     limit = LIMITS[form]["sums"]
     assert sums_apart(weight, stored) < limit / 2
+    assert apart(weight, stored, "rows") < LIMITS[form]["rows"] / 2
     negated = stored.clone()
     negated[3] *= -1
     assert sums_apart(weight, negated) > 2 * limit
@@ -125,7 +140,7 @@ def test_experts_are_summed_each_by_itself() -> None:
     before, after = model(8, 64, 128), model(8, 64, 128)
     after.weight.data[5, :, [0, 1]] = after.weight.data[5, :, [1, 0]].clone()
     assert furthest(norms(before), norms(after))[0] < 1e-6
-    assert furthest(norms(before), norms(after), sums=True)[0] > 0.5
+    assert furthest(norms(before), norms(after), figure="sums")[0] > 0.5
 
 
 def test_buffers_that_are_saved_count_and_vectors_are_compared_value_by_value() -> None:
@@ -138,3 +153,13 @@ def test_buffers_that_are_saved_count_and_vectors_are_compared_value_by_value() 
     assert not [name for name in kept if "table" in name]
     after.bias = after.bias.flip(0)
     assert furthest(kept, norms(after)) == (pytest.approx(2.0), "bias:values")
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_one_scale_of_a_row_s_blocks_shows_beyond_what_rounding_does(factor: float) -> None:
+    before = model(64, 320)
+    wrong = model(64, 320)
+    wrong.weight.data = before.weight.data.clone()
+    wrong.weight.data[40, 32:64] *= factor
+    change, name = furthest(norms(before), norms(wrong), figure="rows")
+    assert (change > LIMITS["mxfp8"]["rows"], name) == (True, "weight:rows")
