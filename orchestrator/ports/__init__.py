@@ -5,7 +5,7 @@ Foreign errors are translated by the adapter: a port raises only what its docstr
 
 from orchestrator.ports.artifacts import ArtifactStore
 from orchestrator.ports.clock import Clock
-from orchestrator.ports.cluster import Chip, Cluster, ClusterJob, Warm, Worker
+from orchestrator.ports.cluster import Chip, Cluster, ClusterJob, ForeignHead, Warm, Worker
 from orchestrator.ports.disposal import Disposal
 from orchestrator.ports.endpoints import EndpointLog, EndpointStatus
 from orchestrator.ports.events import EventLog, Stored
@@ -38,6 +38,7 @@ __all__ = [
     "EndpointLog",
     "EndpointStatus",
     "EventLog",
+    "ForeignHead",
     "Gates",
     "GatewayStore",
     "Interventions",

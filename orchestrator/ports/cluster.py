@@ -110,3 +110,39 @@ class ClusterJob(Protocol):
     def stop(self) -> None:
         """End it, if it runs."""
         ...
+
+
+class ForeignHead(Protocol):
+    """The head of a cluster that is not ours, as far as runs are handed over to it."""
+
+    def is_here(self, host: str) -> bool:
+        """Return whether `host` is an address, or a name, of this machine."""
+        ...
+
+    def token(self) -> str:
+        """Return what this process shows to the cluster; empty where it has nothing to show."""
+        ...
+
+    def job_server(self, address: str) -> str:
+        """Return the URL of the job server of the cluster at `address`.
+
+        Raises:
+            ClusterError: There is none.
+        """
+        ...
+
+    def check(self, server: str) -> None:
+        """Check that the job server at the URL `server` answers, and lets this process in.
+
+        Raises:
+            ClusterError: It does not.
+        """
+        ...
+
+    def submit(self, server: str, words: Sequence[str], files: Mapping[str, bytes]) -> ClusterJob:
+        """Run the command `words` as a job of `server`, in a folder that holds `files`.
+
+        Raises:
+            ClusterError: It refuses the job.
+        """
+        ...

@@ -19,7 +19,7 @@ from orchestrator.core.spec.environment_variables import is_file, secret_sources
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.plan import Plan
 from orchestrator.messages import HeadFacts, NodeReport
-from orchestrator.ports import ClusterJob
+from orchestrator.ports import ClusterJob, ForeignHead
 from orchestrator.wiring.adapters import (
     DATABASE_VARIABLE,
     cluster_address,
@@ -43,6 +43,38 @@ for python in "$0" python3 python; do
 done
 echo "no Python of this node has orchestrator: tried $0, python3, python" >&2; exit 1"""
 logger = logging.getLogger(__name__)
+
+
+class _RayHead:
+    """The head as Ray has it; what that needs is imported when it is asked."""
+
+    def is_here(self, host: str) -> bool:
+        from orchestrator.adapters.rayqueries import gcs
+
+        return gcs.is_here(host)
+
+    def token(self) -> str:
+        from orchestrator.adapters.rayqueries import gcs
+
+        return gcs.token()
+
+    def job_server(self, address: str) -> str:
+        from orchestrator.adapters.raycluster import jobs
+
+        return jobs.server_of(address)
+
+    def check(self, server: str) -> None:
+        from orchestrator.adapters.raycluster import jobs
+
+        jobs.check(server)
+
+    def submit(self, server: str, words: Sequence[str], files: Mapping[str, bytes]) -> ClusterJob:
+        from orchestrator.adapters.raycluster import jobs
+
+        return jobs.submit(server, words, files)
+
+
+RAY_HEAD = _RayHead()
 
 
 # --- what it says ------------------------------------------------------------------------------
@@ -82,16 +114,14 @@ def of_job_server(address: str) -> str:
     return f"{what}; add --detach, or name HOST:PORT of the head on one of its nodes"
 
 
-def job_server(settings: Settings) -> str:
+def job_server(settings: Settings, head: ForeignHead = RAY_HEAD) -> str:
     """Return the URL of the cluster's job server, which answers and lets this process in.
 
     Raises:
         ClusterError: There is none, or it does not.
     """
-    from orchestrator.adapters.raycluster import jobs
-
-    server = jobs.server_of(cluster_address(settings))
-    jobs.check(server)
+    server = head.job_server(cluster_address(settings))
+    head.check(server)
     return server
 
 
@@ -138,18 +168,16 @@ def _database_server() -> Mapping[str, Sequence[tuple[str, int]]]:
 # --- runs that are handed over -----------------------------------------------------------------
 
 
-def hands_far(settings: Settings) -> bool:
+def hands_far(settings: Settings, head: ForeignHead = RAY_HEAD) -> bool:
     """Return whether a controller that is handed over runs on another machine than this."""
     address = cluster_address(settings)
     if not address:
         return False
-    from orchestrator.adapters.rayqueries import gcs
-
     host = urlsplit(address if "://" in address else f"//{address}").hostname or ""
-    return not gcs.is_here(host)
+    return not head.is_here(host)
 
 
-def check_handing_over(settings: Settings) -> None:
+def check_handing_over(settings: Settings, head: ForeignHead = RAY_HEAD) -> None:
     """Check that a controller on another machine can have what it needs, before a run is made.
 
     Files of this host are not there: variables that name some stay as the head has them, which is
@@ -166,9 +194,9 @@ def check_handing_over(settings: Settings) -> None:
         what = f"{where}, which does not see the database of this home"
         hint = "set it to one that both reach: postgresql://USER@HOST/NAME"
         raise ConfigError([Problem(DATABASE_VARIABLE, what, hint)])
-    job_server(settings)
+    job_server(settings, head)
     variables = _environment(far=True)
-    if not _shared_secret(None):
+    if not _shared_secret(head, None):
         what = f"{', '.join(sorted(variables))} would travel unsealed: the cluster has no token"
         hint = f"start Ray with RAY_AUTH_MODE=token, or set {SECRET_VARIABLE} here and there"
         raise ConfigError([Problem("--detach", what, hint)])
@@ -177,7 +205,13 @@ def check_handing_over(settings: Settings) -> None:
         logger.warning("not handed over: %s, of files of this host; the head has its own", kept)
 
 
-def submit(settings: Settings, home: Path, run: str, flags: Sequence[str]) -> ClusterJob:
+def submit(
+    settings: Settings,
+    home: Path,
+    run: str,
+    flags: Sequence[str],
+    head: ForeignHead = RAY_HEAD,
+) -> ClusterJob:
     """Hand run `run` to a controller that runs as a Ray job; return the job.
 
     `flags` are those of the command `_drive`. What it needs of this environment is sealed.
@@ -185,10 +219,10 @@ def submit(settings: Settings, home: Path, run: str, flags: Sequence[str]) -> Cl
     Raises:
         ClusterError: The cluster has no job server, or refuses the job.
     """
-    from orchestrator.adapters.raycluster import handed_over, jobs
+    from orchestrator.adapters.raycluster import handed_over
 
-    address, far = cluster_address(settings), hands_far(settings)
-    server = jobs.server_of(address) if address else _managed(home)
+    address, far = cluster_address(settings), hands_far(settings, head)
+    server = head.job_server(address) if address else _managed(home)
     variables = _environment(far=far) | _secrets_of(database(home).header(run).plan)
     if not far:
         variables[HOME_VARIABLE] = str(home)
@@ -199,8 +233,8 @@ def submit(settings: Settings, home: Path, run: str, flags: Sequence[str]) -> Cl
     if not far:
         named = {HOME_VARIABLE: str(home), "PYTHONPATH": variable("PYTHONPATH")}
         words = ["env", *(f"{name}={value}" for name, value in named.items() if value), *words]
-    sealed = handed_over.seal(run, variables, _shared_secret(None if far else home))
-    return jobs.submit(server, words, {handed_over.FILE: sealed})
+    sealed = handed_over.seal(run, variables, _shared_secret(head, None if far else home))
+    return head.submit(server, words, {handed_over.FILE: sealed})
 
 
 def _managed(home: Path) -> str:
@@ -212,7 +246,7 @@ def _managed(home: Path) -> str:
     return running.dashboard
 
 
-def take_over_environment(run: str) -> None:
+def take_over_environment(run: str, head: ForeignHead = RAY_HEAD) -> None:
     """Take what was sealed for the controller of `run`, which this process is; once.
 
     Ray gives the workers of a job its package too: ours need none of it.
@@ -228,7 +262,7 @@ def take_over_environment(run: str) -> None:
     content = sealed.read_bytes()
     sealed.unlink()
     home = variable(HOME_VARIABLE)
-    secret_here = _shared_secret(Path(home) if home else None)
+    secret_here = _shared_secret(head, Path(home) if home else None)
     os.environ.update(handed_over.opened(run, content, secret_here))
     os.environ.setdefault(HOME_VARIABLE, str(Path.home() / ".orchestrator"))
     handed_over.keep_from_workers(os.environ)
@@ -268,12 +302,10 @@ def _secrets_of(plan: Plan) -> dict[str, str]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def _shared_secret(home: Path | None) -> bytes:
+def _shared_secret(head: ForeignHead, home: Path | None) -> bytes:
     """Return what both ends have: the cluster's token, or `ORCHESTRATOR_SECRET`.
 
     On the same host it may be that of a `home`; empty where there is none.
     """
-    from orchestrator.adapters.rayqueries import gcs
-
-    shared = gcs.token() or variable(SECRET_VARIABLE)
+    shared = head.token() or variable(SECRET_VARIABLE)
     return shared.encode() if shared or home is None else replica_secret(home)

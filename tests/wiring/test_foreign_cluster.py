@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import wiring
-from orchestrator.adapters.raycluster import handed_over, jobs
-from orchestrator.adapters.rayqueries import gcs
+from orchestrator.adapters.raycluster import handed_over
 from orchestrator.core.errors import ClusterError, ConfigError
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.settings import Settings
@@ -20,6 +19,44 @@ from tests.build import plan, stage
 
 HEAD, SERVER = "h0:6379", "http://h0:8265"
 DATABASE = "postgresql://orchestrator:pass@db/orchestrator"
+
+
+class Job:
+    """A job that has succeeded."""
+
+    def status(self) -> str:
+        return "SUCCEEDED"
+
+    def last_words(self) -> str:
+        return ""
+
+    def stop(self) -> None:
+        pass
+
+
+class Head:
+    """A head that takes what it is handed; `jobs` and `checked` tell what that was."""
+
+    def __init__(self, shows: str = "Bearer abc", *, here: bool = False) -> None:
+        self.checked: list[str] = []
+        self.jobs: list[tuple[str, Sequence[str], Mapping[str, bytes]]] = []
+        self._shows, self._here = shows, here
+
+    def is_here(self, host: str) -> bool:
+        return self._here or host == "127.0.0.1"
+
+    def token(self) -> str:
+        return self._shows
+
+    def job_server(self, address: str) -> str:
+        return f"http://{address.partition(':')[0]}:8265"
+
+    def check(self, server: str) -> None:
+        self.checked.append(server)
+
+    def submit(self, server: str, words: Sequence[str], files: Mapping[str, bytes]) -> Job:
+        self.jobs.append((server, words, files))
+        return Job()
 
 
 @pytest.fixture
@@ -31,23 +68,19 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
     monkeypatch.setenv("HF_TOKEN", "hf-s3cr3t")
     monkeypatch.setenv("PATIENCE", "no credential")
-    monkeypatch.setattr(gcs, "is_here", lambda host: host == "127.0.0.1")
-    monkeypatch.setattr(gcs, "token", lambda: "Bearer abc")
     return wiring.settings(["pipeline=noop", f"cluster.address={HEAD}"])
 
 
 def test_what_is_handed_over_is_sealed_and_its_command_tells_nothing(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handed: list[tuple[str, Sequence[str], Mapping[str, bytes]]] = []
-    monkeypatch.setattr(jobs, "submit", lambda *given: handed.append(given))
-    monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
+    head = Head()
     planned = plan(replace(stage("s"), secrets={"HF_TOKEN": "HF_TOKEN"}))
     wiring.database(tmp_path).create(RunHeader(run="run-1", plan=planned), 1.0)
     monkeypatch.setenv("ORCHESTRATOR_HOME", str(tmp_path))
-    assert wiring.hands_far(settings)
-    wiring.submit(settings, tmp_path, "run-1", ["--take-over"])
-    ((server, words, files),) = handed
+    assert wiring.hands_far(settings, head)
+    wiring.submit(settings, tmp_path, "run-1", ["--take-over"], head)
+    ((server, words, files),) = head.jobs
     assert server == SERVER
     assert words[-3:] == ["_drive", "run-1", "--take-over"]
     assert "s3cr3t" not in repr((words, files))
@@ -65,11 +98,11 @@ def test_the_controller_takes_it_once(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")
     sealed = handed_over.seal("run-1", {"AWS_SECRET_ACCESS_KEY": "s3cr3t"}, b"Bearer abc")
     Path(handed_over.FILE).write_bytes(sealed)
-    wiring.take_over_environment("run-1")
+    wiring.take_over_environment("run-1", Head())
     assert wiring.variable("AWS_SECRET_ACCESS_KEY") == "s3cr3t"
     assert wiring.variable("ORCHESTRATOR_HOME") == str(Path.home() / ".orchestrator")
     assert not Path(handed_over.FILE).exists()
-    wiring.take_over_environment("run-1")  # who was handed nothing has its environment
+    wiring.take_over_environment("run-1", Head())  # who was handed nothing has its environment
 
 
 @pytest.mark.parametrize(
@@ -88,7 +121,7 @@ def test_a_database_that_the_head_does_not_see_is_refused(
 ) -> None:
     monkeypatch.setenv("ORCHESTRATOR_DATABASE", database)
     with pytest.raises(ConfigError, match="does not see the database of this home"):
-        wiring.check_handing_over(settings)
+        wiring.check_handing_over(settings, Head())
 
 
 @pytest.mark.parametrize(
@@ -103,24 +136,19 @@ def test_a_database_that_the_head_may_see_is_taken(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, database: str
 ) -> None:
     monkeypatch.setenv("ORCHESTRATOR_DATABASE", database)
-    checked: list[str] = []
-    monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
-    monkeypatch.setattr(jobs, "check", checked.append)
-    wiring.check_handing_over(settings)
-    assert checked == [SERVER], "all else is known: its job server is asked"
+    head = Head()
+    wiring.check_handing_over(settings, head)
+    assert head.checked == [SERVER], "all else is known: its job server is asked"
 
 
 def test_credentials_do_not_travel_unsealed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ORCHESTRATOR_DATABASE", DATABASE)
-    monkeypatch.setattr(gcs, "token", lambda: "")
-    monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
-    monkeypatch.setattr(jobs, "check", lambda _: None)
     with pytest.raises(ConfigError, match=r"AWS_SECRET_ACCESS_KEY, ORCHESTRATOR_DATABASE.* would"):
-        wiring.check_handing_over(settings)
+        wiring.check_handing_over(settings, Head(""))
     monkeypatch.setenv("ORCHESTRATOR_SECRET", "of-all-the-hosts")
-    wiring.check_handing_over(settings)
+    wiring.check_handing_over(settings, Head(""))
 
 
 @pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_HEADERS", "FSSPEC_S3", "MLFLOW_ANYTHING"])
@@ -131,11 +159,8 @@ def test_whatever_is_handed_over_needs_a_secret(
     monkeypatch.setenv("ORCHESTRATOR_DATABASE", "postgresql://u@db/x?password=pw")
     monkeypatch.setenv(name, "x")
     monkeypatch.delenv("ORCHESTRATOR_SECRET", raising=False)
-    monkeypatch.setattr(gcs, "token", lambda: "")
-    monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
-    monkeypatch.setattr(jobs, "check", lambda _: None)
     with pytest.raises(ConfigError, match=f"{name}.* would travel unsealed"):
-        wiring.check_handing_over(settings)
+        wiring.check_handing_over(settings, Head(""))
     with pytest.raises(ClusterError, match="this host has no secret for it"):
         handed_over.seal("run-1", {name: "x"}, b"")
 
@@ -143,23 +168,19 @@ def test_whatever_is_handed_over_needs_a_secret(
 def test_on_the_same_host_the_secret_of_the_home_seals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handed: list[tuple[str, Sequence[str], Mapping[str, bytes]]] = []
-    monkeypatch.setattr(jobs, "submit", lambda *given: handed.append(given))
-    monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
-    monkeypatch.setattr(gcs, "is_here", lambda _: True)
-    monkeypatch.setattr(gcs, "token", lambda: "")
+    head = Head("", here=True)
     monkeypatch.delenv("ORCHESTRATOR_SECRET", raising=False)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
     monkeypatch.setenv("ORCHESTRATOR_HOME", str(tmp_path))
     wiring.database(tmp_path).create(RunHeader(run="run-1", plan=plan(stage("s"))), 1.0)
     near = wiring.settings(["pipeline=noop", "cluster.address=127.0.0.1:6379"])
-    wiring.submit(near, tmp_path, "run-1", ())
-    ((_, words, files),) = handed
+    wiring.submit(near, tmp_path, "run-1", (), head)
+    ((_, words, files),) = head.jobs
     assert f"ORCHESTRATOR_HOME={tmp_path}" in words
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")
     Path(handed_over.FILE).write_bytes(files[handed_over.FILE])
-    wiring.take_over_environment("run-1")
+    wiring.take_over_environment("run-1", head)
     assert wiring.variable("AWS_SECRET_ACCESS_KEY") == "s3cr3t"
 
 
@@ -192,18 +213,15 @@ def test_paths_of_this_host_do_not_travel_and_are_named(
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path.parent)
     monkeypatch.setenv("ORCHESTRATOR_DATABASE", DATABASE)
-    handed: list[tuple[str, Sequence[str], Mapping[str, bytes]]] = []
-    monkeypatch.setattr(jobs, "submit", lambda *given: handed.append(given))
-    monkeypatch.setattr(jobs, "server_of", lambda _: SERVER)
-    monkeypatch.setattr(jobs, "check", lambda _: None)
-    wiring.check_handing_over(settings)
+    head = Head()
+    wiring.check_handing_over(settings, head)
     named = ", ".join(sorted((*present, *absent)))
     line = f"not handed over: {named}, of files of this host; the head has its own"
     assert [record.getMessage() for record in caplog.records] == [line]
     monkeypatch.setenv("ORCHESTRATOR_DATABASE", "")
     wiring.database(tmp_path).create(RunHeader(run="run-1", plan=plan(stage("s"))), 1.0)
-    wiring.submit(settings, tmp_path, "run-1", ())
-    ((_, _, files),) = handed
+    wiring.submit(settings, tmp_path, "run-1", (), head)
+    ((_, _, files),) = head.jobs
     opened = handed_over.opened("run-1", files[handed_over.FILE], b"Bearer abc")
     assert not opened.keys() & {*present, *absent}
     assert stays.items() <= opened.items()
