@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import wiring
+from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.settings import Settings
 from orchestrator.messages import NodeStatus, PoolState, PoolStatus
@@ -27,12 +28,10 @@ LIVE = {
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryStore:
-    memory = MemoryStore()
-    monkeypatch.setattr(wiring, "home", lambda: tmp_path)
-    monkeypatch.setattr(wiring, "database", lambda _home: memory)
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SqlDatabase:
+    monkeypatch.setenv("ORCHESTRATOR_HOME", str(tmp_path))
     monkeypatch.setattr(wiring, "pool_states", lambda *_: LIVE)
-    return memory
+    return wiring.database(wiring.home())
 
 
 @pytest.mark.parametrize(
@@ -45,7 +44,7 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryStore:
     ],
 )
 def test_a_node_is_named_alone_where_it_lives_or_is_not_used(
-    store: MemoryStore, name: tuple[str, ...], meant: PoolOrNode
+    store: SqlDatabase, name: tuple[str, ...], meant: PoolOrNode
 ) -> None:
     store.drain_node("test/a", "n7", "repair")
     assert place_of(SETTINGS, *name) == meant
@@ -56,13 +55,13 @@ def test_a_node_is_named_alone_where_it_lives_or_is_not_used(
     [("n2",), ("a/",), ("c", "n1"), ("a", "../x"), ("a", ".."), ("a", "n 1"), ("a", "n1/n2")],
 )
 def test_what_is_neither_is_refused_with_what_there_is(
-    store: MemoryStore, name: tuple[str, ...]
+    store: SqlDatabase, name: tuple[str, ...]
 ) -> None:
     with pytest.raises(NotFoundError, match=r"pools of this fleet: a, b; a node is named as it"):
         place_of(SETTINGS, *name)
 
 
-def test_a_node_is_drained_and_used_again_whatever_kept_it(store: MemoryStore) -> None:
+def test_a_node_is_drained_and_used_again_whatever_kept_it(store: SqlDatabase) -> None:
     node = PoolOrNode("test", "b", "n1")
     pools.drain(node, "repair").make()
     assert [(u.pool, u.node, u.until) for u in store.unused_nodes()] == [("test/b", "n1", None)]
@@ -73,7 +72,7 @@ def test_a_node_is_drained_and_used_again_whatever_kept_it(store: MemoryStore) -
     assert store.drained() == {}
 
 
-def test_it_is_told_whether_anything_kept_it_from_work(store: MemoryStore) -> None:
+def test_it_is_told_whether_anything_kept_it_from_work(store: SqlDatabase) -> None:
     node, pool_b = PoolOrNode("test", "b", "n1"), PoolOrNode("test", "b")
     assert not pools.undrain(node).make()
     assert not pools.undrain(pool_b).make()
@@ -84,7 +83,7 @@ def test_it_is_told_whether_anything_kept_it_from_work(store: MemoryStore) -> No
 
 
 def test_a_node_that_does_not_live_is_told_with_those_that_do(
-    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+    store: SqlDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert pools.others_live(SETTINGS, PoolOrNode("test", "b", "n9")) == ["n1"]
     assert pools.others_live(SETTINGS, PoolOrNode("test", "b", "n1")) is None
@@ -93,10 +92,10 @@ def test_a_node_that_does_not_live_is_told_with_those_that_do(
     assert pools.others_live(SETTINGS, PoolOrNode("test", "b", "n9")) is None
 
 
-def test_the_health_of_a_node_is_what_keeps_it_from_work(store: MemoryStore) -> None:
+def test_the_health_of_a_node_is_what_keeps_it_from_work(store: SqlDatabase) -> None:
     store.quarantine("b", "n1", "Xid 79", 7200.0)
     store.drain_node("b", "n2", "repair")
-    known = PoolStates(SETTINGS.fleet, LIVE, {}, (), 0.0, unused=store.unused_nodes())
+    known = PoolStates(SETTINGS.fleet, LIVE, {}, (), store.now(), unused=store.unused_nodes())
     assert known.health("b", "n1") == "in quarantine for 2.0 h: Xid 79"
     assert known.health("b", "n2") == "being emptied: repair (away)"
     assert replace(known, unused=()).health("b", "n1") == "up"

@@ -22,6 +22,7 @@ from orchestrator.core.runs.states import (
     RunStarted,
 )
 from orchestrator.service import driving
+from orchestrator.service.driving.request import MACHINE
 from orchestrator.service.take_overs import TakeOvers
 from orchestrator.supervisor.record import wait
 
@@ -40,10 +41,15 @@ class Place:
     goes: threading.Event = field(default_factory=threading.Event)
     told: list[str] = field(default_factory=list)
 
-    def add(self, *overrides: str) -> None:
+    def add(self, *overrides: str, **tags: str) -> None:
+        """Add a run that was launched here, but for what `tags` say of its host."""
         words = ["pipeline=noop", "tracking=none", "storage.uri=s3://bucket/x", *overrides]
         settings, plan = wiring.planned(words)
         header = driving.new_header(settings, plan, home=self.home)
+        own = {"host": driving.HOST, "machine": MACHINE, "home": driving.HOME}
+        header = replace(
+            header, tags={**header.tags, **{own[name]: tag for name, tag in tags.items()}}
+        )
         store = wiring.database(self.home)
         store.create(header, header.created)
         self.run = header.run
@@ -138,30 +144,27 @@ def test_a_run_that_somebody_has_cancelled_does_not_go_on(place: Place) -> None:
     ["127.0.0.1:6379", "localhost:6379", "[::1]:6379", "127.0.1.1:6379", "0.0.0.0:6379"],
 )
 def test_a_cluster_that_is_named_by_loopback_is_that_of_the_host_that_launched(
-    place: Place, monkeypatch: pytest.MonkeyPatch, address: str
+    place: Place, address: str
 ) -> None:
-    monkeypatch.setattr(wiring, "host", lambda: "another")
-    place.add(f"cluster.address='{address}'", "storage.shared=true")
+    words = (f"cluster.address='{address}'", "storage.shared=true")
+    place.add(*words)
     assert place.take_overs() is None
-    monkeypatch.setattr(wiring, "host", lambda: "a third")
+    place.add(*words, host="another")
     assert place.take_overs() == Declined(f"{address!r} is on another host", others=True)
 
 
-def test_a_host_of_the_same_name_is_another_one(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place.add("cluster.address='127.0.0.1:6379'", "storage.shared=true")
-    monkeypatch.setattr(wiring, "machine", lambda: "same/another boot")
+def test_a_host_of_the_same_name_is_another_one(place: Place) -> None:
+    words = ("cluster.address='127.0.0.1:6379'", "storage.shared=true")
+    place.add(*words, machine="same/another boot")
     assert place.take_overs() is None, "it is the same home, after a restart of its host"
-    monkeypatch.setattr(wiring, "home_id", lambda _: "another")
+    place.add(*words, machine="same/another boot", home="another")
     assert place.take_overs() == Declined("'127.0.0.1:6379' is on another host", others=True)
 
 
 def test_a_cluster_whose_address_has_the_figures_of_loopback_in_it_is_anybodys(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place,
 ) -> None:
-    place.add("cluster.address=h127.0.0.1.example:6379", "storage.shared=true")
-    monkeypatch.setattr(wiring, "host", lambda: "a third")
+    place.add("cluster.address=h127.0.0.1.example:6379", "storage.shared=true", host="a third")
     assert place.take_overs() is None
 
 

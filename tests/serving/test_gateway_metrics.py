@@ -13,7 +13,6 @@ import pytest
 
 from orchestrator.core.endpoints.api_keys import ApiKey, Requirement
 from orchestrator.serving.gateway import gateway_metrics as module
-from orchestrator.serving.gateway import key_metrics
 from orchestrator.serving.gateway.app import gateway
 from orchestrator.serving.gateway.event_stream import EventStream, reasons_in
 from orchestrator.serving.gateway.gateway_metrics import Metrics, Tally
@@ -75,14 +74,11 @@ def test_who_asks_where_clients_do_finds_no_figures() -> None:
         assert httpx.get(f"{url}/metrics").status_code == 404
 
 
-def test_a_revision_that_has_left_is_told_for_a_while_and_then_no_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_revision_that_has_left_is_told_for_a_while_and_then_no_more() -> None:
     now = 1000.0
-    monkeypatch.setattr(module, "perf_counter", lambda: now)
     old, new = revision("r1", "http://a"), revision("r2", "http://b")
     board = Board(EndpointRoute(name="echo", revisions=(old, new)))
-    metrics = Metrics(board)
+    metrics = Metrics(board, lambda: now)
     for one in (old, new):
         metrics.answered("echo", one, Tally(0.0, last=1.0, status=200, prompt_tokens=3))
         metrics.failed("echo", one, "lost")
@@ -153,9 +149,8 @@ def test_keys_that_are_revoked_and_endpoints_that_are_gone_leave_no_series() -> 
     assert "gone" not in left
 
 
-def test_so_many_keys_have_series_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_metrics, "_MOST", 3)
-    keys = KeyMetrics()
+def test_so_many_keys_have_series_of_their_own() -> None:
+    keys = KeyMetrics(most=3)
     for number in range(10):
         keys.count("echo", f"k{number}", 200, 0.0)
     lines = keys.text().decode().splitlines()
@@ -164,11 +159,10 @@ def test_so_many_keys_have_series_of_their_own(monkeypatch: pytest.MonkeyPatch) 
     assert 'orchestrator_key_requests_total{code="200",endpoint="echo",key="other"} 7.0' in told
 
 
-def test_counts_of_an_endpoint_that_is_gone_go_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_of_an_endpoint_that_is_gone_go_too() -> None:
     now = 1000.0
-    monkeypatch.setattr(module, "perf_counter", lambda: now)
     board = Board(EndpointRoute(name="echo", revisions=()))
-    metrics = Metrics(board)
+    metrics = Metrics(board, lambda: now)
     for name in ("echo", ""):
         metrics.refused(name, 429)
         metrics.retried(name)

@@ -8,7 +8,7 @@ Names follow Prometheus' conventions, and OpenTelemetry's for generative AI wher
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeAlias
@@ -78,8 +78,8 @@ class Tally:
 class Metrics:
     """The registry of one gateway; `keys` are the series of API keys."""
 
-    def __init__(self, routes: Routes) -> None:
-        self._routes = routes
+    def __init__(self, routes: Routes, now: Callable[[], float] = perf_counter) -> None:
+        self._routes, self._now = routes, now
         self._registry = CollectorRegistry()
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the text, and nobody asks for them
         self._series: dict[_Where, _RevisionSeries] = {}
@@ -119,12 +119,12 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return all of it in Prometheus' text format."""
-        self._forget_retired(perf_counter())
+        self._forget_retired(self._now())
         return generate_latest(self._registry) + self.keys.text()
 
     def by_endpoint(self) -> Mapping[str, str]:
         """Return what is told of each endpoint, as lines of the same format."""
-        self._forget_retired(perf_counter())
+        self._forget_retired(self._now())
         lines: dict[str, list[str]] = defaultdict(list)
         for family in self._registry.collect():
             for sample in family.samples:

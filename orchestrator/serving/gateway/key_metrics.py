@@ -18,7 +18,8 @@ _OTHER = "other"
 class KeyMetrics:
     """The series of all keys, in a registry of their own: who sums up the endpoints reads none."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
         self._registry = CollectorRegistry()
         self._requests = self._counter("requests", "Requests, refused ones too.", "code")
         self._tokens = self._counter("tokens", "Tokens.", "gen_ai_token_type")
@@ -56,7 +57,7 @@ class KeyMetrics:
         series = self._by_place.get((endpoint, key))
         if series is not None:
             return series
-        if key not in self._names and len(self._names) >= _MOST:
+        if key not in self._names and len(self._names) >= self._most:
             key = _OTHER
         self._names.add(key)
         return self._by_place.setdefault((endpoint, key), _KeySeries(self, endpoint, key))
