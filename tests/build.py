@@ -14,6 +14,14 @@ from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.failures.signatures import Signature
 from orchestrator.core.runs.run import RunHeader
+from orchestrator.core.runs.states import (
+    AttemptFailed,
+    AttemptPlaced,
+    AttemptStarted,
+    AttemptSucceeded,
+    Event,
+    StageFailed,
+)
 from orchestrator.core.spec.hardware import Accelerator, Fleet, Pool, Role
 from orchestrator.core.spec.plan import Plan, make_plan
 from orchestrator.core.spec.policy import Bounds, Limits
@@ -134,3 +142,24 @@ def deployment(
         revision=revision,
     )
     return replace(made, **fields)  # type: ignore[arg-type]
+
+
+def success(
+    name: str, ref: ArtifactRef | None, pool_name: str = "a", **metrics: float
+) -> tuple[Event, ...]:
+    """Events of a stage's first attempt, which makes an artifact on a node of the pool."""
+    return (
+        AttemptStarted(name, 1, pool_name),
+        AttemptPlaced(name, 1, (f"{pool_name}-0",)),
+        AttemptSucceeded(name, 1, ref, metrics),
+    )
+
+
+def refusal(name: str, kind: FailureKind, pool_name: str = "a") -> tuple[Event, ...]:
+    """Events of a stage whose first attempt fails it."""
+    evidence = "kl_mean is 3"
+    return (
+        AttemptStarted(name, 1, pool_name),
+        AttemptFailed(name, 1, failure(kind, evidence)),
+        StageFailed(name, f"{kind}: {evidence}"),
+    )

@@ -40,7 +40,7 @@ from orchestrator.core.trust.model_versions import (
     entries,
     leader,
 )
-from tests.build import deployment, failure, header, plan, stage
+from tests.build import deployment, failure, header, plan, refusal, stage, success
 
 DATA, MODEL = ArtifactRef("mem://data", "d" * 64, 1), ArtifactRef("mem://model", "e" * 64, 2)
 FIGURES = {"parity/kl_mean": 0.001234567, "parity/passed": 1.0, "other": 3.0}
@@ -65,14 +65,6 @@ def stages(*, guarded: bool = True) -> list[Stage]:
     ]
 
 
-def made(name: str, ref: ArtifactRef, **metrics: float) -> tuple[Event, ...]:
-    return (
-        AttemptStarted(name, 1, "a"),
-        AttemptPlaced(name, 1, ("n",)),
-        AttemptSucceeded(name, 1, ref, metrics),
-    )
-
-
 def after(*events: Event, guarded: bool = True) -> Run:
     planned = plan(*stages(guarded=guarded), pools=("a", "b"))
     known = replace(
@@ -83,8 +75,8 @@ def after(*events: Event, guarded: bool = True) -> Run:
     run = begin(known)
     first = (
         RunStarted(1),
-        *made("data", DATA),
-        *made("train", ArtifactRef("mem://t", "f" * 64, 1)),
+        *success("data", DATA),
+        *success("train", ArtifactRef("mem://t", "f" * 64, 1)),
     )
     for event in (*first, *events):
         run = apply(run, event, 1.0)
@@ -92,7 +84,7 @@ def after(*events: Event, guarded: bool = True) -> Run:
 
 
 def exported(*events: Event, guarded: bool = True) -> Run:
-    return after(*made("export", MODEL), *events, guarded=guarded)
+    return after(*success("export", MODEL), *events, guarded=guarded)
 
 
 def test_a_model_that_is_not_there_yet_is_no_version() -> None:
@@ -130,24 +122,15 @@ def test_a_model_that_an_earlier_run_made_has_that_ones_name() -> None:
 
 
 def test_a_passed_comparison_stands_with_its_figures() -> None:
-    (entry,) = entries(exported(*made("parity", DATA, **FIGURES)))
+    (entry,) = entries(exported(*success("parity", DATA, **FIGURES)))
     assert entry.tags["parity"] == "passed"
     assert entry.tags["parity.kl_mean"] == "0.00123457"
     assert entry.figures == {"parity/kl_mean": 0.001234567, "parity/passed": 1.0}
     assert entry.guard == ("parity", 1)
 
 
-def failed(kind: FailureKind) -> tuple[Event, ...]:
-    what = failure(kind, "kl_mean is 3")
-    return (
-        AttemptStarted("parity", 1, "a"),
-        AttemptFailed("parity", 1, what),
-        StageFailed("parity", f"{kind}: kl_mean is 3"),
-    )
-
-
 def test_a_failed_comparison_stands_with_its_reason() -> None:
-    (entry,) = entries(exported(*failed(FailureKind.PARITY)))
+    (entry,) = entries(exported(*refusal("parity", FailureKind.PARITY)))
     assert entry.tags["parity"] == "failed"
     assert entry.tags["parity.reason"] == "parity: kl_mean is 3"
 
@@ -155,7 +138,7 @@ def test_a_failed_comparison_stands_with_its_reason() -> None:
 @pytest.mark.parametrize(
     "events",
     [
-        failed(FailureKind.NODE_LOST),
+        refusal("parity", FailureKind.NODE_LOST),
         (StageFailed("parity", "cost: over budget"),),
         (CancelRequested("Ctrl-C"), StageCancelled("parity")),
     ],

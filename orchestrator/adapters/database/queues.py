@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 
 from sqlalchemy import delete, func, or_, select
 
@@ -35,22 +36,12 @@ class SqlQueues(Transactions):
     def queue(self, seconds: float, pools: Collection[str] | None = None) -> Sequence[Queued]:
         """Return what all runs wait for that said so in the last `seconds`; of some `pools`."""
         recent = func.abs(seconds_now(self._reader) - queues.c.at) <= seconds
-        wanted = select(queues).where(recent)
+        wanted = select(*(queues.c[part.name] for part in fields(Queued))).where(recent)
         if pools is not None:
             wanted = wanted.where(queues.c.pool.in_(pools))
         with self._reading() as connection:
             rows = connection.execute(wanted).all()
-        return [
-            Queued(
-                pool=row.pool,
-                run=row.run,
-                stage=row.stage,
-                priority=row.priority,
-                since=row.since,
-                devices=row.devices,
-            )
-            for row in rows
-        ]
+        return [Queued(**row._asdict()) for row in rows]
 
     def drain(self, pool: str, reason: str) -> None:
         """Note that `pool` is to be emptied. Safe to call twice; the last reason stays."""

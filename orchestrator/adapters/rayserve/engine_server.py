@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import platform
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,16 +20,15 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
-from orchestrator.adapters.rayserve import engine_figures, replica_chips, secret_masking
+from orchestrator.adapters.rayserve import engine_figures, replica_chips
 from orchestrator.adapters.rayserve.engine_client import FOREIGN
-from orchestrator.adapters.rayserve.followers import RemoteFollowers
+from orchestrator.adapters.rayserve.followers import RemoteFollowers, opened
 from orchestrator.adapters.rayserve.replica import Fetch, code_of
 from orchestrator.adapters.rayserve.scaling import HELD, RUNNING
 from orchestrator.adapters.rayserve.supervision import Supervision
 from orchestrator.adapters.rayserve.weights import PATH, ServedWeights
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ArtifactError
-from orchestrator.node import software
 from orchestrator.node.software import Sealed
 from orchestrator.serving.http.asgi import (
     Application,
@@ -67,12 +64,7 @@ class EngineServer:
         self, parcel: Sealed
     ) -> None:
         """Start the engine, which listens on the host that is sealed, or on its node."""
-        deployment: Deployment
-        fetch: Fetch
-        host: str
-        secrets: Mapping[str, str]
-        deployment, fetch, host, secrets = software.opened(parcel, platform.node)
-        secret_masking.install(secrets)
+        deployment, fetch, host, secrets = opened(parcel)
         self._deployment = deployment
         self._replica = serve.get_replica_context().replica_id.unique_id
         listening = host or ray.util.get_node_ip_address()

@@ -32,16 +32,22 @@ _CALLS = 4  # at once: one waits for the end of the engine
 _KILL_SECONDS = 15.0
 
 
+def opened(parcel: Sealed) -> tuple[Deployment, Fetch, str, Mapping[str, str]]:
+    """Return what a process of an engine was sent; it prints none of the secrets from now on.
+
+    Those are the last; before them comes the host on which it listens, if not on its node's.
+    """
+    parts: tuple[Deployment, Fetch, str, Mapping[str, str]]
+    parts = software.opened(parcel, platform.node)
+    secret_masking.install(parts[-1])
+    return parts
+
+
 class Follower:
     """What starts and ends one process of the engine, on the node where Ray makes it."""
 
     def __init__(self, parcel: Sealed) -> None:
-        deployment: Deployment
-        fetch: Fetch
-        host: str
-        secrets: Mapping[str, str]
-        deployment, fetch, host, secrets = software.opened(parcel, platform.node)
-        secret_masking.install(secrets)
+        deployment, fetch, host, _ = opened(parcel)
         self._deployment = deployment
         self._fetch = fetch
         self._host = host or ray.util.get_node_ip_address()

@@ -23,14 +23,10 @@ from orchestrator.core.endpoints.life import (
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.runs.states import (
-    AttemptFailed,
-    AttemptPlaced,
     AttemptStarted,
-    AttemptSucceeded,
     Event,
     RunFailed,
     RunStarted,
-    StageFailed,
     StageSkipped,
 )
 from orchestrator.core.spec.hardware import Role
@@ -41,7 +37,7 @@ from orchestrator.core.trust.qualification import Standing, Verdict, identity
 from orchestrator.messages import Points
 from orchestrator.output_reader import OutputReader
 from tests.adapters.mlflow_tracker.conftest import POOLS, START, record
-from tests.build import deployment, failure
+from tests.build import deployment, refusal, success
 from tests.fakes import FakeArtifacts
 from tests.memory import MemoryStore
 
@@ -105,8 +101,7 @@ class Telling:
             record(self.store, self.name, event, self.at)
 
     def succeed(self, stage: str, pool: str, ref: ArtifactRef | None, **metrics: float) -> None:
-        begun = AttemptStarted(stage, 1, pool), AttemptPlaced(stage, 1, (f"{pool}-0",))
-        self.say(*begun, AttemptSucceeded(stage, 1, ref, metrics))
+        self.say(*success(stage, ref, pool, **metrics))
 
 
 def model(letter: str) -> ArtifactRef:
@@ -130,9 +125,7 @@ def registered(
     endpoints.say(RevisionAdded(1, deployed), RevisionReady(1), TrafficMoved({1: 100}, "first"))
     second.succeed("export", "nvidia", model("b"))
     second.say(
-        AttemptStarted("parity", 1, "ascend"),
-        AttemptFailed("parity", 1, failure(FailureKind.PARITY, "kl_mean is 3")),
-        StageFailed("parity", "parity: kl_mean is 3"),
+        *refusal("parity", FailureKind.PARITY, "ascend"),
         StageSkipped("serve", "stage 'parity' failed"),
         RunFailed("stage 'parity' failed"),
     )
