@@ -21,7 +21,7 @@ of the orchestrator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,12 +94,13 @@ class Checkpoint:
         step: The step after which it was taken.
         path: The folder that rank 0 filled.
         shards: The folders of all workers that wrote anything, by rank. There may have been more
-            or fewer workers than there are now.
+            or fewer workers than there are now. From remote storage each is fetched when it is
+            taken out of here, once for a node.
     """
 
     step: int
     path: Path
-    shards: tuple[Path, ...]
+    shards: Sequence[Path]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,12 +143,22 @@ class ArtifactStore(Protocol):
     ) -> tuple[Path, Manifest]:
         """Return a local folder with artifact `name`, every file verified, and its manifest.
 
-        Where it lies on this machine, or one that it shares, only the files that are `mine` are
-        hashed: somebody else does that with the others. Of what was downloaded those are hashed
-        again, and all others were when they came.
+        Only the files that are `mine` are hashed: somebody else does that with the others. Where
+        it has to be downloaded, they alone are, once for all processes of this machine; `bring`
+        has the others.
 
         Raises:
             DamagedError: It is torn, altered or not there.
+        """
+        ...
+
+    def bring(self, name: str, manifest: Manifest, wanted: Callable[[str], bool]) -> Path:
+        """Return the local folder of an artifact that was loaded, in which `wanted` files are.
+
+        Those that have to be downloaded are verified.
+
+        Raises:
+            DamagedError: One is torn, altered or not there.
         """
         ...
 

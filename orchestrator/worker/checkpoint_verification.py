@@ -12,19 +12,18 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.core.artifact import Manifest
 from orchestrator.core.errors import DamagedError, StorageError
 from orchestrator.core.runs.checkpoint_names import CheckpointId, Proposal
 from orchestrator.worker.acknowledgements import workers
 from orchestrator.worker.background import Background
+from orchestrator.worker.checkpoint_shards import part_of
 from orchestrator.worker.rank_membership import RankMembership
 
 POLL_SECONDS = 0.05
 LINGER_SECONDS = 30.0  # between two signs that a part is being verified
 SLOWER = 10  # how many times as long as rank 0 a worker may take before a sign of it comes
-PART = re.compile(r"rank-(\d+)/")
 _INTACT, _DAMAGED, _AWAY = "intact", "damaged", "away"
 _OUTCOME = re.compile(rf"(\d+)-({_INTACT}|{_DAMAGED}|{_AWAY})")
 _AT_WORK = "at-work"
@@ -35,13 +34,12 @@ class Verifying:
     """Worker `member` among those that verify; `verified` is what it has verified last."""
 
     member: RankMembership
-    verified: tuple[str, Path, Manifest] | None = None
+    verified: tuple[str, Manifest] | None = None
     _proposal: Proposal | None = None
 
     def mine(self, path: str) -> bool:
         """Return whether this worker is to hash a file of a checkpoint."""
-        part = PART.match(path)
-        return (int(part[1]) if part else 0) % self.member.world_size == self.member.rank
+        return (part_of(path) or 0) % self.member.world_size == self.member.rank
 
     def together(self, checkpoint: CheckpointId, *, continued: bool) -> None:
         """Have all workers verify a checkpoint; rank 0 calls this.
@@ -87,7 +85,7 @@ class Verifying:
         load, clock = self.member.runtime.store.load, self.member.runtime.clock
 
         def verify() -> None:
-            self.verified = (name, *load(name, mine=self.mine))
+            self.verified = name, load(name, mine=self.mine)[1]
 
         work = Background(verify, f"verifies {name}")
         last_shown, moves = clock.monotonic(), 0

@@ -22,7 +22,8 @@ from orchestrator.job import Checkpoint
 from orchestrator.messages import LogLine, Resumed
 from orchestrator.worker import acknowledgements
 from orchestrator.worker.background import Background
-from orchestrator.worker.checkpoint_verification import PART, Verifying
+from orchestrator.worker.checkpoint_shards import Shards
+from orchestrator.worker.checkpoint_verification import Verifying
 from orchestrator.worker.checkpoint_writer import Save, leaving
 from orchestrator.worker.fencing import Fence
 from orchestrator.worker.rank_membership import RankMembership, StuckError
@@ -173,14 +174,13 @@ class Checkpoints:
         """
         name, verified = self._name(checkpoint_id, folder), self._verifying.verified
         if mine is _none and verified and verified[0] == name:
-            _, path, manifest = verified
+            _, manifest = verified
         else:
-            path, manifest = self._member.runtime.store.load(name, mine=mine)
+            _, manifest = self._member.runtime.store.load(name, mine=mine)
         if _says(manifest) != checkpoint_id:
             raise DamagedError(f"artifact {name!r} is another one by its manifest; remove it")
-        ranks = sorted({int(part[1]) for file in manifest.files if (part := PART.match(file))})
-        shards = tuple(path / f"rank-{rank}" for rank in ranks)
-        return Checkpoint(step=checkpoint_id.step, path=path / "rank-0", shards=shards)
+        parts = Shards(self._member, name, manifest)
+        return Checkpoint(step=checkpoint_id.step, path=parts.brought(0), shards=parts)
 
     # --- saving --------------------------------------------------------------------------------
 

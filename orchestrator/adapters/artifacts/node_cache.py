@@ -2,7 +2,8 @@
 
 A lock for each digest lets one process download while the others wait. Whoever uses an artifact
 holds it by a second lock: an attempt until it is over, others until their process ends, however
-that ends. What nobody holds, and was not used for longest, makes room. A stamp says how its files
+that ends. Of one that is shared out among workers only those files come that somebody asks for.
+What nobody holds, and was not used for longest, makes room. A stamp says how its files
 were when they were verified: as long as they have the same sizes and times they aren't hashed
 again. What processes that were killed had half downloaded, or half filled to be sent, the next one
 that comes removes.
@@ -18,8 +19,9 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -69,15 +71,69 @@ class NodeCache:
                 os.utime(self._stamp(digest))
         return target
 
+    def files(
+        self, manifest: Manifest, paths: Collection[str], fetch: Callable[[str, Path], None]
+    ) -> tuple[Path, frozenset[str]]:
+        """Return the folder with `paths` of an artifact, and which of them came by `fetch` now.
+
+        `fetch` puts one where it is told to, and verifies it.
+        """
+        digest = manifest.digest
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._remove_half_filled()
+        with _locked(self.root / f".{digest}.fill"):
+            self._hold(digest)
+            known = self._still_verified(digest)
+            missing = [path for path in paths if path not in known]
+            size = sum(manifest.files[path].size for path in missing if path in manifest.files)
+            if missing:
+                add = partial(self._add, digest, missing, known, fetch)
+                self._with_room(size, add)
+            with suppress(OSError):
+                os.utime(self._stamp(digest))
+        return self.root / digest, frozenset(missing)
+
+    def _add(
+        self,
+        digest: str,
+        missing: Collection[str],
+        known: dict[str, list[int]],
+        fetch: Callable[[str, Path], None],
+    ) -> None:
+        """Put what is `missing` among what is `known`; each is there as soon as it has come."""
+        work = Path(tempfile.mkdtemp(prefix=f".{digest}-", dir=self.root))
+        try:
+            for path in [path for path in missing if path not in known]:
+                target = self.root / digest / path
+                fetch(path, work / "fresh")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (work / "fresh").replace(target)
+                known[path] = _time(target)
+                self._stamp(digest).write_text(json.dumps(known), encoding="utf-8")
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _still_verified(self, digest: str) -> dict[str, list[int]]:
+        """Return size and time of those files that nobody has touched since they were verified."""
+        try:
+            known = json.loads(self._stamp(digest).read_text(encoding="utf-8"))
+            now = _times(self.root / digest)
+        except (OSError, ValueError):
+            return {}
+        return {path: now[path] for path in now.keys() & known.keys() if now[path] == known[path]}
+
     def _fill(self, manifest: Manifest, fill: Callable[[Path], None]) -> None:
         """Have a fresh folder filled; where the disk is full, again with all room there can be."""
-        self._make_room(manifest.size)
+        self._with_room(manifest.size, partial(self._filled, manifest.digest, fill))
+
+    def _with_room(self, size: int, put: Callable[[], None]) -> None:
+        self._make_room(size)
         try:
-            self._filled(manifest.digest, fill)
+            put()
         except OSError as error:
-            if error.errno not in FULL or not self._make_room(manifest.size, at_once=True):
+            if error.errno not in FULL or not self._make_room(size, at_once=True):
                 raise
-            self._filled(manifest.digest, fill)
+            put()
 
     def _filled(self, digest: str, fill: Callable[[Path], None]) -> None:
         """Have a fresh folder filled, and put it in the place of what was there."""
@@ -217,11 +273,12 @@ def _changed(path: Path) -> float:
 
 def _times(folder: Path) -> dict[str, list[int]]:
     """Return size and time of the last change of all files; Python adds its own to code."""
-    files = regular_files(folder, apart=_COMPILED)
-    statuses = {path: (folder / path).stat() for path in files}
-    return {
-        path: [status.st_size, status.st_mtime_ns] for path, status in sorted(statuses.items())
-    }
+    return {path: _time(folder / path) for path in sorted(regular_files(folder, apart=_COMPILED))}
+
+
+def _time(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 @contextmanager

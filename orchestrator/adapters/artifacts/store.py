@@ -20,13 +20,12 @@ from orchestrator.adapters.artifacts.checking import (
     check,
     hash_folder,
     manifest_of,
-    proven,
     translated,
     vanishing,
 )
+from orchestrator.adapters.artifacts.downloads import Download
 from orchestrator.adapters.artifacts.local_place import PARTIAL, LocalPlace
 from orchestrator.adapters.artifacts.node_cache import (
-    FULL,
     SCRATCH,
     Holds,
     NodeCache,
@@ -37,12 +36,11 @@ from orchestrator.adapters.artifacts.node_cache import (
 )
 from orchestrator.adapters.artifacts.places import StoragePlace, discard
 from orchestrator.adapters.artifacts.protocols import open_place
-from orchestrator.adapters.artifacts.retrying import RetryingPlace, words
+from orchestrator.adapters.artifacts.retrying import RetryingPlace
 from orchestrator.adapters.artifacts.scratch import ScratchFolder
 from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import (
     ANY_ROOM,
-    MANIFEST_NAME,
     ArtifactRef,
     CacheRoom,
     FileEntry,
@@ -304,13 +302,20 @@ class FsspecArtifactStore:
     ) -> tuple[Path, Manifest]:
         """Return a local folder with artifact `name`, every file verified, and its manifest.
 
-        Where it lies on this machine, or one that it shares, only the files that are `mine` are
-        hashed: somebody else does that with the others. Of what was downloaded those are hashed
-        again, and all others were when they came.
+        Only the files that are `mine` are hashed: somebody else does that with the others. Where
+        it has to be downloaded, they alone are, once for all processes of this machine; `bring`
+        has the others.
         """
         manifests.check_artifact_name(name)
         with translated(name):
             return self._load(name, mine)
+
+    def bring(self, name: str, manifest: Manifest, wanted: Callable[[str], bool]) -> Path:
+        """Return the local folder of an artifact that was loaded, in which `wanted` files are."""
+        if self._local is not None:
+            return self._local / name
+        with translated(name):
+            return self._download(name, manifest).files(wanted)
 
     def names(self, prefix: str) -> Sequence[str]:
         """Return the names of what lies right under `prefix`, whole or not."""
@@ -329,25 +334,11 @@ class FsspecArtifactStore:
                     verify_once(root, path, self._attempt, lambda: check(self._place, name))
             return path, manifest
         manifest = manifest_of(self._place, name)
-        path = self._cached(name, manifest)
-        if mine is not None and not proven(path, manifest, mine):
-            self._cache().distrust(manifest)
-            path = self._cached(name, manifest)
-        return path, manifest
+        download = self._download(name, manifest)
+        return (download.whole() if mine is None else download.proven_files(mine)), manifest
 
-    def _cached(self, name: str, manifest: Manifest) -> Path:
-        """Return the folder with artifact `name` that this node keeps, downloaded if need be."""
-        cache = self._cache()
-        try:
-            with vanishing(name):
-                return cache.folder(manifest, partial(self._download, name, manifest))
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            size = f"{manifest.size / 1e9:.3g} GB of artifact {name!r}"
-            hint = "free some there, or name another folder: storage.cache"
-            where = f"in the cache {str(cache.root)!r}"
-            raise StorageError(f"no space for {size} {where}: {words(error)}; {hint}") from error
+    def _download(self, name: str, manifest: Manifest) -> Download:
+        return Download(self._cache(), self._place, name, manifest)
 
     def _cache(self) -> NodeCache:
         inside = self._scratch
@@ -362,17 +353,6 @@ class FsspecArtifactStore:
         let_go(self._holds or {})
         if self._own_ends is not None:
             self._own_ends()
-
-    def _download(self, name: str, manifest: Manifest, folder: Path) -> None:
-        manifests.compare_names(manifest, self._place.files(name), name)
-        for path, entry in manifest.files.items():
-            target = folder / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._place.fetch(name, path, target)
-            with target.open("rb") as stream:
-                manifests.compare_file(entry, manifests.hash_stream(stream), path, name)
-        folder.mkdir(exist_ok=True)  # of no files
-        (folder / MANIFEST_NAME).write_bytes(manifests.write(manifest))
 
     # --- names ---------------------------------------------------------------------------------
 
