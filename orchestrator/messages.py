@@ -346,8 +346,8 @@ class HeadFacts:
 class NodeReport:
     """What a node is like. `silent` is why it could not be asked; all else is empty then.
 
-    `versions` are by name. `ahead` is by how many seconds its clock is before ours, `free` how
-    many bytes it has by folder. `lacking` says what it could not read or reach, and why.
+    `versions` are by name, with the digests of `code`. `ahead` is by how many seconds its clock is
+    before ours, `free` how many bytes it has by folder, `lacking` what it does not see, and why.
     """
 
     node: str
@@ -355,6 +355,7 @@ class NodeReport:
     host: str
     silent: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
     ahead: float = 0.0
     free: Mapping[str, int] = field(default_factory=dict)
     interface: str = ""

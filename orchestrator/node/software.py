@@ -51,6 +51,13 @@ def running(
     return {**_ours(), **{name: version for name, version in known.items() if version}, **code}
 
 
+def code_of(packages: Sequence[str]) -> dict[str, str]:
+    """Return version and digest of the product, and of those `packages` that are installed."""
+    known = expected(packages, None)
+    installed = {n.removeprefix(_OF_JOBS): known[n] for n in known if n.startswith(_OF_JOBS)}
+    return {PRODUCT: known[PRODUCT], **installed}
+
+
 def sealed(content: bytes, packages: Sequence[str], shipped: ShippedCode | None) -> Sealed:
     """Return pickled `content` for a process that has to run what this one does."""
     return expected(packages, shipped), content

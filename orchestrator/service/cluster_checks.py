@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from orchestrator import wiring
 from orchestrator.core.errors import OrchestratorError
@@ -79,22 +80,31 @@ def _nodes(settings: Settings, *, named: bool) -> Iterator[Check]:
         if mark:
             with suppress(OrchestratorError):
                 store.remove(mark)
-    yield from judged(reports, wiring.versions(), tuple(settings.fleet.pools) if named else ())
+    here = SoftwareHere(wiring.versions(), wiring.shared_code())
+    yield from judged(reports, here, tuple(settings.fleet.pools) if named else ())
     if not named:
         hint = "name your config: orchestrator doctor --config-dir DIR fleet=NAME"
         yield Check("storage", "warning", f"it is not looked at, nor are pools; {hint}")
 
 
+@dataclass(frozen=True, slots=True)
+class SoftwareHere:
+    """What this machine runs: versions by name, and the digests of code that all must share."""
+
+    versions: Mapping[str, str]
+    code: Mapping[str, str]
+
+
 def judged(
-    reports: Sequence[NodeReport], versions: Mapping[str, str], pools: Sequence[str]
+    reports: Sequence[NodeReport], here: SoftwareHere, pools: Sequence[str]
 ) -> Iterator[Check]:
     """Yield what is in the way on single nodes, then a line for each pool of nodes that are fine.
 
-    `versions` are those of this machine, `pools` the names of those that the fleet has.
+    `here` is what this machine runs, `pools` the names of those that the fleet has.
     """
     fine: dict[str, list[NodeReport]] = {}
     for report in reports:
-        problems = list(_problems(report, versions))
+        problems = list(_problems(report, here))
         yield from problems
         if not problems:
             fine.setdefault(report.pool, []).append(report)
@@ -105,17 +115,14 @@ def judged(
         yield Check(f"pool {pool}", "warning", f"no node carries the label pool={pool}; {start}")
 
 
-def _problems(report: NodeReport, versions: Mapping[str, str]) -> Iterator[Check]:
+def _problems(report: NodeReport, here: SoftwareHere) -> Iterator[Check]:
     name = f"node {report.node}"
     if report.silent:
         hint = "see `ray status`, and start the node again if it does not come back"
         yield Check(name, "error", f"{report.silent}; {hint}")
         return
-    for what, here in versions.items():
-        version = report.versions.get(what, "")
-        if version != here:
-            has = f"has {what} {version}" if version else f"has no {what}"
-            yield Check(name, "error", f"{has}, this machine {here}; install {what} {here} there")
+    for finding in _differences(report, here):
+        yield Check(name, "error", finding)
     if abs(report.ahead) > MOST_SECONDS_AHEAD:
         direction = "ahead of" if report.ahead > 0 else "behind"
         off = f"its clock is {abs(report.ahead):.1f} s {direction} this machine's"
@@ -127,6 +134,22 @@ def _problems(report: NodeReport, versions: Mapping[str, str]) -> Iterator[Check
             yield Check(name, "warning", f"{has}; free some, or give it more")
     for what, why in report.lacking.items():
         yield Check(name, "error", f"it does not see the {what}: {why}; {_HINTS[what]}")
+
+
+def _differences(report: NodeReport, here: SoftwareHere) -> Iterator[str]:
+    """Yield in what the software of a node differs, with what to type; it would refuse work."""
+    for what, version in here.versions.items():
+        other = report.versions.get(what, "")
+        if other != version:
+            has = f"has {what} {other}" if other else f"has no {what}"
+            yield f"{has}, this machine {version}; install {what} {version} there"
+    if report.versions.get("orchestrator") != here.versions.get("orchestrator"):
+        return
+    for package, digest in here.code.items():
+        other = report.code.get(package, digest)
+        if other != digest:
+            hint = "`pip install --force-reinstall WHEEL` there, of the same wheel as here"
+            yield f"its {package} is {other}, that of this machine {digest}: other files; {hint}"
 
 
 _HINTS = {

@@ -19,6 +19,7 @@ from orchestrator.core.spec.environment_variables import is_file, secret_sources
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.plan import Plan
 from orchestrator.messages import HeadFacts, NodeReport
+from orchestrator.node import software
 from orchestrator.ports import ClusterJob, ForeignHead
 from orchestrator.wiring.adapters import (
     DATABASE_VARIABLE,
@@ -33,6 +34,7 @@ from orchestrator.wiring.storage import storage_uri, unread
 
 # What a controller needs to get to the database, the artifact store, MLflow and what it tells.
 PASSED_ON = ("AWS_", "AZURE_", "FSSPEC_", "GOOGLE_", "MLFLOW_", "ORCHESTRATOR_", "OTEL_", "PG")
+CODE = ("orchestrator", "jobs")  # packages of which a node refuses other files than these
 _OF_A_HOST = frozenset({HOME_VARIABLE, "ORCHESTRATOR_CACHE"})
 # Variables whose value is a file, whether that is there or not.
 _OF_A_FILE = re.compile(r"_(?:FILE|PATH|BUNDLE|CERTIFICATE|CREDENTIALS)$|^PG(?:SSL\w+|\w+FILE)$")
@@ -132,6 +134,11 @@ def versions() -> Mapping[str, str]:
     return {"Python": platform.python_version(), **known}
 
 
+def shared_code() -> Mapping[str, str]:
+    """Return version and digest of the packages of which all nodes must have the same files."""
+    return software.code_of(CODE)
+
+
 def node_reports(settings: Settings, home: Path, mark: str) -> Sequence[NodeReport]:
     """Return what each live node is like; it tries to read `mark` and to reach the database.
 
@@ -149,7 +156,7 @@ def node_reports(settings: Settings, home: Path, mark: str) -> Sequence[NodeRepo
         uri, patience = storage_uri(settings, home), settings.storage.proof
         return partial(unread, uri, mark, mark, values, patience)
 
-    asked = Asked(read=read if mark else None, reach=_database_server())
+    asked = Asked(read=read if mark else None, reach=_database_server(), code=CODE)
     connected = RayCluster(cluster_address(settings), run_worker)
     try:
         return connected.reports(settings.fleet.pools, asked)

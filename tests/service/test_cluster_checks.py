@@ -8,14 +8,17 @@ import pytest
 
 from orchestrator.messages import NodeReport
 from orchestrator.service.check import Check
-from orchestrator.service.cluster_checks import judged
+from orchestrator.service.cluster_checks import SoftwareHere, judged
 
 VERSIONS = {"Python": "3.11.7", "Ray": "2.60.0", "orchestrator": "0.2.0"}
+CODE = {"orchestrator": "0.2.0 (0123456789ab)", "jobs": " (89abcdef0123)"}
+HERE = SoftwareHere(VERSIONS, CODE)
 FINE = NodeReport(
     node="h1",
     pool="hopper",
     host="10.0.0.2",
     versions=VERSIONS,
+    code=CODE,
     ahead=-0.04,
     free={"/tmp": 40 * 10**9, "/dev/shm": 10**9},  # noqa: S108 - as a node tells
     interface="eth0",
@@ -24,7 +27,7 @@ FINE = NodeReport(
 
 def test_nodes_that_are_fine_are_one_line_a_pool() -> None:
     nodes = [FINE, replace(FINE, node="h2", ahead=0.2), replace(FINE, node="h9", pool="")]
-    found = list(judged(nodes, VERSIONS, ("hopper",)))
+    found = list(judged(nodes, HERE, ("hopper",)))
     assert [(check.check, check.status) for check in found] == [
         ("other nodes", "ok"),
         ("pool hopper", "ok"),
@@ -43,6 +46,12 @@ def test_nodes_that_are_fine_are_one_line_a_pool() -> None:
             "has orchestrator 0.1.0, this machine 0.2.0; install orchestrator 0.2.0 there",
         ),
         ({"versions": {**VERSIONS, "orchestrator": ""}}, "error", "has no orchestrator, this"),
+        (
+            {"code": {**CODE, "orchestrator": "0.2.0 (ba9876543210)"}},
+            "error",
+            "0.2.0 (0123456789ab): other files; `pip install --force-reinstall WHEEL` there",
+        ),
+        ({"code": {**CODE, "jobs": "none"}}, "error", "its jobs is none, that of this machine"),
         ({"ahead": 63.0}, "warning", "63.0 s ahead of this machine's; set it by `chronyc"),
         ({"ahead": -63.0}, "warning", "63.0 s behind this machine's"),
         ({"free": {"/tmp": 10**9}}, "warning", "'/tmp' has 1.0 GB free, of 5 GB"),  # noqa: S108 - as above
@@ -54,13 +63,13 @@ def test_nodes_that_are_fine_are_one_line_a_pool() -> None:
 def test_what_is_in_the_way_on_a_node_is_told(
     change: dict[str, object], status: str, said: str
 ) -> None:
-    (check,) = judged([replace(FINE, **change)], VERSIONS, ())  # type: ignore[arg-type]
+    (check,) = judged([replace(FINE, **change)], HERE, ())  # type: ignore[arg-type]
     assert (check.check, check.status) == ("node h1", status)
     assert said in check.finding
 
 
 def test_a_pool_without_nodes_is_told_with_how_to_start_one() -> None:
-    assert list(judged([], VERSIONS, ("atlas",))) == [
+    assert list(judged([], HERE, ("atlas",))) == [
         Check(
             "pool atlas",
             "warning",

@@ -1,7 +1,7 @@
 """What each node of a cluster is like, as an actor there finds it: for whoever checks the cluster.
 
-The actor travels by value, so that a node is heard whose orchestrator is of another version, or
-not there at all.
+All nodes are asked at once, so that one that is silent holds up no other. The actor travels by
+value: a node is heard whose orchestrator is of another version, or not there at all.
 """
 
 from __future__ import annotations
@@ -34,17 +34,20 @@ class Asked:
 
     `read` makes, for the pool of a node (or none), what looks there whether storage can be read,
     and returns why not; `reach` has HOST and PORT of services by their names, of which any of
-    several is enough.
+    several is enough; `code` names the packages whose files are compared.
     """
 
     read: Callable[[Pool | None], Read] | None
     reach: Mapping[str, Sequence[tuple[str, int]]]
+    code: Sequence[str] = ()
 
 
 class _NodeReporter:
     """Runs on a node. It imports what it needs where it needs it: it may be of another version."""
 
-    def facts(self, host: str, reach: Mapping[str, Sequence[tuple[str, int]]]) -> dict[str, Any]:
+    def facts(
+        self, host: str, reach: Mapping[str, Sequence[tuple[str, int]]], packages: Sequence[str]
+    ) -> dict[str, Any]:
         import os
         import platform
         import shutil
@@ -71,8 +74,20 @@ class _NodeReporter:
                     refused.append(f"{to}:{port}: {error}")
             else:
                 lacking[name] = "; ".join(refused)
-        interface = self.interface(host)
-        return {"versions": versions, "free": free, "lacking": lacking, "interface": interface}
+        return {
+            "versions": versions,
+            "code": self.code(packages),
+            "free": free,
+            "lacking": lacking,
+            "interface": self.interface(host),
+        }
+
+    def code(self, packages: Sequence[str]) -> dict[str, str]:
+        try:
+            from orchestrator.node.software import package
+        except ImportError:  # which its version says
+            return {}
+        return {name: package(name) for name in packages}
 
     def call(self, read: Callable[[], str]) -> str:
         return read()
@@ -113,23 +128,12 @@ def reports(
         actors = [_on(node, pool_of.get(node.id)) for node in live]
     finally:
         ray.cloudpickle.unregister_pickle_by_value(module)
-    reach = dict(asked.reach)
-    facts = [a.facts.remote(node.host, reach) for a, node in zip(actors, live, strict=True)]
-    ready, _ = ray.wait(facts, num_returns=len(facts), timeout=SECONDS)
-    reported = []
-    for actor, node, answer in zip(actors, live, facts, strict=True):
-        pool = pool_of.get(node.id)
-        named = NodeReport(node=node.name, host=node.host, pool=pool.name if pool else "")
-        if answer in ready:
-            read = asked.read(pool) if asked.read else None
-            reported.append(_completed(named, actor, answer, read, now))
-        else:
-            silent = f"it does not answer within {SECONDS:g} s"
-            reported.append(replace(named, silent=silent))
-    for actor in actors:
-        with suppress(*faults.ERRORS):
-            ray.kill(actor)
-    return reported
+    try:
+        return _reported(list(zip(live, actors, strict=True)), pool_of, asked, now)
+    finally:
+        for actor in actors:
+            with suppress(*faults.ERRORS):
+                ray.kill(actor)
 
 
 def _on(node: Node, pool: Pool | None) -> Any:  # noqa: ANN401 - Ray's handles have no types
@@ -139,35 +143,79 @@ def _on(node: Node, pool: Pool | None) -> Any:  # noqa: ANN401 - Ray's handles h
     return actor.options(scheduling_strategy=affinity, runtime_env=environment).remote()
 
 
-def _completed(
-    named: NodeReport,
-    actor: Any,  # noqa: ANN401 - as above
-    answer: Any,  # noqa: ANN401 - as above
-    read: Read | None,
+def _reported(
+    nodes: Sequence[tuple[Node, Any]],
+    pool_of: Mapping[str, Pool],
+    asked: Asked,
     now: Callable[[], float],
-) -> NodeReport:
-    """Return the report of a node with what its actor has said, and how its clock goes."""
-    try:
-        facts = ray.get(answer)
-        report = replace(named, **facts, ahead=min(_offsets(actor, now), key=abs))
-    except faults.ERRORS as error:
-        return replace(named, silent=reason(error))
-    why = _why_unread(actor, read) if read else ""
-    return replace(report, lacking={**report.lacking, "storage": why}) if why else report
+) -> list[NodeReport]:
+    """Return what each of `nodes`, with its actor, is like."""
+    reach, code = dict(asked.reach), asked.code
+    facts = _answers({n.id: a.facts.remote(n.host, reach, code) for n, a in nodes}, now)
+    clocks = _offsets({n.id: a for n, a in nodes if not facts[n.id].why}, now)
+    storages: dict[str, _NodeAnswer] = {}
+    if asked.read is not None:
+        ours = [(n.id, a) for n, a in nodes if n.id in clocks and not clocks[n.id].why]
+        reads = {node: a.call.remote(asked.read(pool_of.get(node))) for node, a in ours}
+        storages = _answers(reads, now)
+    reported = []
+    for node, _ in nodes:
+        pool = pool_of.get(node.id)
+        report = NodeReport(node=node.name, host=node.host, pool=pool.name if pool else "")
+        fact, clock = facts[node.id], clocks.get(node.id, _NOTHING)
+        if fact.why or clock.why:
+            reported.append(replace(report, silent=fact.why or clock.why))
+            continue
+        report = replace(report, **fact.value, ahead=clock.value)
+        storage = storages.get(node.id, _NOTHING)
+        unread = {"storage": text} if (text := storage.why or storage.value) else {}
+        reported.append(replace(report, lacking={**report.lacking, **unread}))
+    return reported
 
 
-def _why_unread(actor: Any, read: Read) -> str:  # noqa: ANN401 - as above
-    try:
-        return str(ray.get(actor.call.remote(read), timeout=SECONDS))
-    except faults.ERRORS as error:  # its orchestrator lacks what is asked, or hangs
-        return reason(error)
+@dataclass(frozen=True, slots=True)
+class _NodeAnswer:
+    """What a node has answered, and when; else `why` it has not."""
+
+    value: Any = None
+    at: float = 0.0
+    why: str = ""
 
 
-def _offsets(actor: Any, now: Callable[[], float]) -> list[float]:  # noqa: ANN401 - as above
-    """Return by how much the clock of an actor's node is ahead, by each of a few looks."""
-    offsets = []
+_NOTHING = _NodeAnswer()
+
+
+def _answers(asked: Mapping[str, Any], now: Callable[[], float]) -> dict[str, _NodeAnswer]:
+    """Return what each node answers within `SECONDS` that they all have."""
+    node_of = {question: node for node, question in asked.items()}
+    waiting, until = list(node_of), time.monotonic() + SECONDS
+    silent = _NodeAnswer(why=f"it does not answer within {SECONDS:g} s")
+    answers = dict.fromkeys(asked, silent)
+    while waiting and (left := until - time.monotonic()) > 0:
+        ready, waiting = ray.wait(waiting, num_returns=1, timeout=left)
+        at = now()
+        for question in ready:
+            try:
+                answer = _NodeAnswer(ray.get(question), at)
+            except faults.ERRORS as error:  # its orchestrator lacks what is asked, or hangs
+                answer = _NodeAnswer(why=reason(error))
+            answers[node_of[question]] = answer
+    return answers
+
+
+def _offsets(actors: Mapping[str, Any], now: Callable[[], float]) -> dict[str, _NodeAnswer]:
+    """Return by how much the clock of each node is ahead, by the quickest of a few looks."""
+    offsets: dict[str, _NodeAnswer] = {}
     for _ in range(_LOOKS):
-        before = now()
-        then = ray.get(actor.now.remote(), timeout=SECONDS)
-        offsets.append(then - (before + now()) / 2)
+        going = [node for node in actors if node not in offsets or not offsets[node].why]
+        before = {node: now() for node in going}
+        answers = _answers({node: actors[node].now.remote() for node in going}, now)
+        for node, answer in answers.items():
+            known = offsets.get(node)
+            if answer.why:
+                offsets[node] = answer
+                continue
+            ahead = answer.value - (before[node] + answer.at) / 2
+            if known is None or abs(ahead) < abs(known.value):
+                offsets[node] = replace(answer, value=ahead)
     return offsets

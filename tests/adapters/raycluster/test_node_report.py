@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import platform
 import socket
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 
 import pytest
 import ray
 
+from orchestrator.adapters.raycluster import node_report
 from orchestrator.adapters.raycluster.node_report import Asked, reports
 from orchestrator.adapters.rayqueries import cluster_tables
 from orchestrator.core.spec.hardware import Pool
+from orchestrator.node import software
 from tests.clusters import POOLS
 
 
@@ -25,7 +30,8 @@ def test_nodes_tell_of_their_versions_clocks_and_what_they_lack(ray_address: str
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = server.getsockname()[1]
     several = [("127.0.0.1", closed), ("127.0.0.1", int(ray_address.rpartition(":")[2]))]
-    asked = Asked(read=refused, reach={"database": [("127.0.0.1", closed)], "other": several})
+    reach = {"database": [("127.0.0.1", closed)], "other": several}
+    asked = Asked(read=refused, reach=reach, code=("orchestrator", "jobs"))
     found = {report.node: report for report in reports(POOLS, cluster_tables.live(), asked)}
     assert {"head", "nvidia-0", "ascend-0"} <= found.keys()
     for report in found.values():
@@ -35,6 +41,7 @@ def test_nodes_tell_of_their_versions_clocks_and_what_they_lack(ray_address: str
             "Ray": ray.__version__,
             "orchestrator": metadata.version("orchestrator"),
         }
+        assert report.code == {name: software.package(name) for name in ("orchestrator", "jobs")}
         assert abs(report.ahead) < 1.0
         assert all(free > 0 for free in report.free.values())
         assert report.interface
@@ -43,3 +50,49 @@ def test_nodes_tell_of_their_versions_clocks_and_what_they_lack(ray_address: str
     assert found["nvidia-0"].pool == "nvidia"
     assert found["nvidia-0"].lacking["storage"] == "403, says nvidia"
     assert (found["head"].pool, "storage" in found["head"].lacking) == ("", False)
+
+
+class StoppedNode:
+    """Sleeps when it is asked."""
+
+    def facts(self, *_asked: object) -> dict[str, object]:
+        threading.Event().wait(60.0)
+        return {}
+
+    def now(self) -> float:
+        threading.Event().wait(60.0)
+        return 0.0
+
+
+class LateReader(StoppedNode):
+    """Tells what it is like; to look at the storage it takes long."""
+
+    def facts(self, *_asked: object) -> dict[str, object]:
+        return {"interface": "eth7"}
+
+    def now(self) -> float:
+        return time.time()  # noqa: TID251 - the clock that is compared
+
+    def call(self, _read: object) -> str:
+        threading.Event().wait(60.0)
+        return ""
+
+
+@pytest.mark.ray
+def test_silent_nodes_are_waited_for_together(
+    ray_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ray_address
+    (head,) = [node for node in cluster_tables.live() if node.name == "head"]
+    kinds = (StoppedNode, StoppedNode, LateReader, LateReader, LateReader)
+    nodes = [replace(head, id=str(number), name=str(number)) for number in range(len(kinds))]
+    actors = iter([ray.remote(num_cpus=0)(kind).remote() for kind in kinds])
+    monkeypatch.setattr(node_report, "_on", lambda _node, _pool: next(actors))
+    monkeypatch.setattr(node_report, "SECONDS", 4.0)
+
+    began = time.monotonic()
+    found = reports({}, nodes, Asked(read=refused, reach={}))
+    assert time.monotonic() - began < 3 * 4.0, "as many seconds for facts, clocks and storage"
+    late = "it does not answer within 4 s"
+    assert [report.silent for report in found] == [late, late, "", "", ""]
+    assert [report.lacking.get("storage", "") for report in found] == ["", "", late, late, late]
