@@ -29,16 +29,16 @@ from jobs.engines.weights import load
 from jobs.training import checkpoint
 from jobs.training import model as models
 from jobs.training.balance import Balance
+from jobs.training.layer_passes import checkpoint_activations, compile_layers
 from jobs.training.loss import TokenLoss
 from jobs.training.master_weights import keep_master_weights
 from jobs.training.order import mix
-from jobs.training.parallel.degrees import Parallel, parallel_of
+from jobs.training.parallel.degrees import MeshDegrees, parallel_of
 from jobs.training.parallel.forecast import forecast as forecast_pretrain
 from jobs.training.parallel.restoring import restore
 from jobs.training.parallel.saving import save_dealt
 from jobs.training.parallel.sharding import device_mesh, reshard
 from jobs.training.parallel.starting import deal_out, outlined
-from jobs.training.passes import checkpoint_activations, compile_layers
 from jobs.training.peak_memory import peaks
 from jobs.training.process_group import ProcessGroup
 from jobs.training.schedule import Schedule
@@ -94,8 +94,8 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         clip: Greatest norm of the gradient.
         patience: Steps in a row without a finite loss or gradient that are a divergence.
         router_bias_rate: What a step moves the bias of each expert by, to even their loads.
-        parallel: How the model is dealt out to the workers (`Parallel`): `{shard: 8}`, say. Each
-            holds all of it where nothing is said.
+        parallel: How the model is dealt out to the workers (`MeshDegrees`); each holds all of it
+            where nothing is said.
         activation_checkpointing: Whether a layer keeps its input alone for the backward pass, and
             is computed once more there.
         compile: Backend of `torch.compile` for each layer (`inductor`, or a maker's own).
@@ -141,7 +141,7 @@ class _PretrainingRecipe:
     clip: float
     patience: int
     router_bias_rate: float
-    parallel: Parallel | None
+    parallel: MeshDegrees | None
     activation_checkpointing: bool
     compile: str | None
     precision: str
@@ -265,7 +265,7 @@ def _stepper(
     )
 
 
-def _process_group(ctx: JobContext, parallel: Parallel | None) -> ProcessGroup:
+def _process_group(ctx: JobContext, parallel: MeshDegrees | None) -> ProcessGroup:
     """Return the workers, on the mesh that the recipe asks for; one alone has none."""
     if parallel is None or ctx.world_size == 1:
         return ProcessGroup(ctx)

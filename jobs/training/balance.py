@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from jobs.training.passes import in_backward_pass
+from jobs.training.layer_passes import in_backward_pass
 from jobs.training.process_group import ProcessGroup
 
 _EXPERTS = "experts"

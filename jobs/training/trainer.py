@@ -19,7 +19,7 @@ from jobs.training import checkpoint
 from jobs.training.loss import TokenLoss, mean_nll
 from jobs.training.order import RowOrder, mix
 from jobs.training.parallel.sharding import reshard
-from jobs.training.parallel.snapshots import Snapshots, snapshots_of
+from jobs.training.parallel.snapshots import TrainingSnapshots, snapshots_of
 from jobs.training.schedule import Schedule
 from jobs.training.step import Done, Stepper
 from orchestrator.job import JobContext
@@ -75,7 +75,7 @@ class Trainer:
     skip_logged: bool = False
     owed: bool = False  # a checkpoint, which is due or was while steps went astray
     last: dict[str, float] = field(default_factory=dict)
-    snapshots: Snapshots = field(init=False)
+    snapshots: TrainingSnapshots = field(init=False)
 
     def __post_init__(self) -> None:
         """Make ready to copy the state."""

@@ -29,7 +29,7 @@ class DeviceModule:
     Random numbers come from the generator of the CPU: equal seeds give equal draws on both.
     """
 
-    Stream, Event = streams.Stream, streams.Event
+    Stream, Event = streams.EmulatedStream, streams.EmulatedEvent
 
     def __init__(self, name: str, chip: str, count: int, memory_gb: float | None) -> None:
         """Stand for `count` chips called `chip`."""
@@ -98,16 +98,16 @@ class DeviceModule:
 
     # --- streams ------------------------------------------------------------------------------
 
-    def current_stream(self, device: Where = None) -> streams.Stream:
+    def current_stream(self, device: Where = None) -> streams.EmulatedStream:
         """Return the stream in use."""
         self._index(device)
-        return streams.Stream()
+        return streams.EmulatedStream()
 
-    def default_stream(self, device: Where = None) -> streams.Stream:
+    def default_stream(self, device: Where = None) -> streams.EmulatedStream:
         """Return the stream that is in use where nobody says otherwise."""
         return self.current_stream(device)
 
-    def stream(self, _stream: streams.Stream) -> AbstractContextManager[None]:
+    def stream(self, _stream: streams.EmulatedStream) -> AbstractContextManager[None]:
         """Return a context in which a stream is in use."""
         return nullcontext()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Event:
+class EmulatedEvent:
     """A moment that has passed."""
 
     def __init__(self, **_options: object) -> None:
@@ -23,7 +23,7 @@ class Event:
         return True
 
 
-class Stream:
+class EmulatedStream:
     """An order of operators, which are all done."""
 
     def __init__(self, *_device: object, **_options: object) -> None:
@@ -35,9 +35,9 @@ class Stream:
     def wait_event(self, _event: object) -> None:
         """Wait for a moment."""
 
-    def record_event(self, event: Event | None = None) -> Event:
+    def record_event(self, event: EmulatedEvent | None = None) -> EmulatedEvent:
         """Return the moment up to which it has come."""
-        return event or Event()
+        return event or EmulatedEvent()
 
     def synchronize(self) -> None:
         """Wait for it."""

@@ -14,7 +14,7 @@ REST = -1  # of `shard`: as many as there are workers left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parallel:
+class MeshDegrees:
     """The degrees of a device mesh, outermost first.
 
     Attributes:
@@ -42,11 +42,11 @@ class Parallel:
         return self.replicate * self.shard
 
 
-_DEGREES = tuple(known.name for known in fields(Parallel))
+_DEGREES = tuple(known.name for known in fields(MeshDegrees))
 _OPEN = frozenset({"expert", "pipeline"})  # what no part of the training does yet
 
 
-def parallel_of(written: Mapping[str, object], workers: int) -> Parallel:
+def parallel_of(written: Mapping[str, object], workers: int) -> MeshDegrees:
     """Return the degrees that a recipe asks for, of so many workers.
 
     Raises:
@@ -59,7 +59,7 @@ def parallel_of(written: Mapping[str, object], workers: int) -> Parallel:
         if isinstance(value, bool) or not isinstance(value, int) or value < least or value == 0:
             hint = f"at least 1, or {REST} for all workers left" if least == REST else "at least 1"
             raise ValueError(f"parallel.{name}={value!r}: give a whole number, {hint}")
-    degrees = Parallel(**written)  # type: ignore[arg-type] # checked above
+    degrees = MeshDegrees(**written)  # type: ignore[arg-type] # checked above
     for name in sorted(_OPEN):
         if getattr(degrees, name) > 1:
             way_out = "take shard and tensor, or torchtitan or Megatron as a command"

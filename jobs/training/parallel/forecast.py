@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from jobs.training import model as models
-from jobs.training.parallel.degrees import Parallel, parallel_of
+from jobs.training.parallel.degrees import MeshDegrees, parallel_of
 from jobs.training.parallel.sharding import dealt_along, experts_apart, layers
 
 FLOAT32, BFLOAT16 = 4, 2  # bytes
@@ -48,7 +48,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class MemoryFactors:
     """What of a recipe decides how much memory it takes; `tokens` are those of a micro-batch."""
 
     tokens: int
@@ -57,7 +57,7 @@ class Recipe:
     activation_checkpointing: bool
 
 
-def memory_of(model: nn.Module, parallel: Parallel, recipe: Recipe) -> Memory:
+def memory_of(model: nn.Module, parallel: MeshDegrees, recipe: MemoryFactors) -> Memory:
     """Return what a rank holds of `model`, which needs no weights."""
     kept = 1 + _MOMENTS + recipe.master_weights  # of each weight in a checkpoint, in float32
     weights = [tuple(weight.shape) for weight in model.parameters()]
@@ -82,7 +82,7 @@ def _dealt(shape: Sequence[int], size: int) -> int:
     return prod(-(-length // size) if at == dim else length for at, length in enumerate(shape))
 
 
-def _activations(model: Any, recipe: Recipe, width: int) -> int:  # noqa: ANN401 - a transformers model
+def _activations(model: Any, recipe: MemoryFactors, width: int) -> int:  # noqa: ANN401 - a transformers model
     config = model.config.get_text_config()
     hidden: int = config.hidden_size
     inner: int = getattr(config, "intermediate_size", None) or 4 * hidden
@@ -134,12 +134,12 @@ def forecast(
     yield f"{size}: {_gb(memory.rank)}{have} a rank ({parts}), {_gb(memory.checkpoint)} a save"
 
 
-def _recipe(params: Mapping[str, Any], parallel: Parallel, *, bf16: bool) -> Recipe:
+def _recipe(params: Mapping[str, Any], parallel: MeshDegrees, *, bf16: bool) -> MemoryFactors:
     rows = -(-params.get("batch_size", 64) // parallel.data)
     rows = -(-rows // params.get("accumulate", 1))
     width = (params.get("rows") or {}).get("sequence", _SEQUENCE)
     precision = params.get("precision", "auto")
-    return Recipe(
+    return MemoryFactors(
         tokens=rows * width,
         bf16=precision == "bf16" or (precision == "auto" and bf16),
         master_weights=params.get("weights") == "bf16",

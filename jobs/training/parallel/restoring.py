@@ -31,7 +31,7 @@ from orchestrator.job import Checkpoint, DataError
 
 @torch.no_grad()
 def restore(
-    found: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, group: ProcessGroup
+    stored: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, group: ProcessGroup
 ) -> None:
     """Put weights and optimizer back as they were.
 
@@ -39,14 +39,14 @@ def restore(
         DataError: Parts of it are missing.
         ValueError: The checkpoint is of another model.
     """
-    if group.mesh is None and not _is_dealt(found):
-        checkpoint.restore(found, model, optimizer)
+    if group.mesh is None and not _is_dealt(stored):
+        checkpoint.restore(stored, model, optimizer)
         return
-    reader = _Reader(found)
-    saved = _saved(reader.read_metadata(), found)
+    reader = _CheckpointReader(stored)
+    saved = _saved(reader.read_metadata(), stored)
     wanted: Tensors = dict(checkpoint.model_tensors(model))
     shapes = {name: entry.size for name, entry in saved.items() if _of_model(name)}
-    checkpoint.check_same(found.step, wanted, shapes)
+    checkpoint.check_same(stored.step, wanted, shapes)
     state = _room(saved, model, optimizer)
     wanted |= {f"{OPTIMIZER}/{name}/{key}": part for name, key, part in _flat(state)}
     if group.mesh is None and group.size > 1:
@@ -59,33 +59,33 @@ def restore(
     optimizer.load_state_dict({"state": numbered, "param_groups": groups})
 
 
-class _Files(FileSystem):
+class _CheckpointFiles(FileSystem):
     """The files of a checkpoint, which stand in a folder for each worker that wrote it."""
 
-    def __init__(self, found: Checkpoint) -> None:
-        self._found = found
+    def __init__(self, stored: Checkpoint) -> None:
+        self._stored = stored
 
     def ls(self, path: object) -> list[str]:  # noqa: ARG002 - a folder is none of it
-        return [str(file) for file in checkpoint.files_of(self._found)]
+        return [str(file) for file in checkpoint.files_of(self._stored)]
 
 
-class _Reader(HuggingFaceStorageReader):
+class _CheckpointReader(HuggingFaceStorageReader):
     """Reads the parts of a checkpoint, wherever in its folders they are."""
 
-    def __init__(self, found: Checkpoint) -> None:
-        super().__init__(str(found.path.parent))
-        self.fs = _Files(found)
+    def __init__(self, stored: Checkpoint) -> None:
+        super().__init__(str(stored.path.parent))
+        self.fs = _CheckpointFiles(stored)
 
 
-def _is_dealt(found: Checkpoint) -> bool:
+def _is_dealt(stored: Checkpoint) -> bool:
     """Whether a checkpoint holds tensors in parts."""
-    for file in checkpoint.files_of(found):
+    for file in checkpoint.files_of(stored):
         with safe_open(file, framework="pt") as opened:
             return FORMAT in (opened.metadata() or {})
     return False
 
 
-def _saved(metadata: Metadata, found: Checkpoint) -> Mapping[str, TensorStorageMetadata]:
+def _saved(metadata: Metadata, stored: Checkpoint) -> Mapping[str, TensorStorageMetadata]:
     """Return what is saved of each tensor; all of its parts are there.
 
     Raises:
@@ -98,7 +98,7 @@ def _saved(metadata: Metadata, found: Checkpoint) -> Mapping[str, TensorStorageM
     }
     for name, entry in saved.items():
         if sum(prod(chunk.sizes) for chunk in entry.chunks) != prod(entry.size):
-            folder = str(found.path.parent)
+            folder = str(stored.path.parent)
             raise DataError(f"checkpoint {folder!r} lacks a part of {name!r}")
     return saved
 
@@ -132,14 +132,14 @@ def _flat(state: Mapping[str, Tensors]) -> Iterator[tuple[str, str, torch.Tensor
             yield name, key, part
 
 
-def _load(reader: _Reader, wanted: Tensors) -> None:
+def _load(reader: _CheckpointReader, wanted: Tensors) -> None:
     """Read what this worker holds of each tensor into its place."""
     with warnings.catch_warnings():  # of a process that reads for itself, as this one means to
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         load(wanted, storage_reader=reader, no_dist=True)
 
 
-def _load_together(reader: _Reader, wanted: Tensors, group: ProcessGroup) -> None:
+def _load_together(reader: _CheckpointReader, wanted: Tensors, group: ProcessGroup) -> None:
     """Read a part of each tensor, and get the others from the workers that have read them."""
     mesh = init_device_mesh(group.device.type, (group.size,))
     parts: Tensors = {

@@ -16,12 +16,12 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Shard
 
-from jobs.training.parallel.degrees import Parallel
+from jobs.training.parallel.degrees import MeshDegrees
 
 REPLICATE, SHARD = "replicate", "shard"
 
 
-def device_mesh(parallel: Parallel, device: torch.device) -> DeviceMesh:
+def device_mesh(parallel: MeshDegrees, device: torch.device) -> DeviceMesh:
     """Return the mesh of the workers.
 
     Ranks are sorted by node, so that what talks most, the innermost degree, is on one node.

@@ -30,7 +30,7 @@ OFFSETS = "saved_offsets"
 _VERSION = {"DCP_VERSION": "1.0", "format": "pt"}
 
 
-class Snapshots(Protocol):
+class TrainingSnapshots(Protocol):
     """Copies of a worker's share of the state of a training."""
 
     def take(self, state: State) -> Callable[[Path], None]:
@@ -46,7 +46,7 @@ def snapshots_of(
     model: Any,  # noqa: ANN401 - a transformers model
     optimizer: torch.optim.Optimizer,
     group: ProcessGroup,
-) -> Snapshots:
+) -> TrainingSnapshots:
     """Return what copies this worker's share of a training."""
     if group.mesh is None:
         return checkpoint.Snapshots(model, optimizer, rank=group.rank, size=group.size)
@@ -56,7 +56,7 @@ def snapshots_of(
 class ShardedSnapshots(checkpoint.Snapshots):
     """Copies of what worker `rank` holds of a model that is dealt out."""
 
-    def _parts(self) -> Iterator[tuple[str, Part]]:
+    def _parts(self) -> Iterator[tuple[str, TensorPart]]:
         whole = checkpoint.state_tensors(self._model, self._optimizer)
         for number, (name, tensor) in enumerate(whole):
             part = part_of(tensor)
@@ -72,21 +72,21 @@ class ShardedSnapshots(checkpoint.Snapshots):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TensorPart:
     """What a rank holds of a tensor: it begins at `offsets`."""
 
     values: torch.Tensor
     offsets: tuple[int, ...]
 
 
-def part_of(tensor: torch.Tensor) -> Part:
+def part_of(tensor: torch.Tensor) -> TensorPart:
     """Return what this rank holds of a tensor: all of it, where it is not dealt out."""
     if not isinstance(tensor, DTensor):
-        return Part(tensor, (0,) * tensor.ndim)
+        return TensorPart(tensor, (0,) * tensor.ndim)
     _, offsets = compute_local_shape_and_global_offset(
         tensor.shape, tensor.device_mesh, tensor.placements
     )
-    return Part(tensor.to_local(), tuple(offsets))
+    return TensorPart(tensor.to_local(), tuple(offsets))
 
 
 def _is_mine(tensor: torch.Tensor, number: int, rank: int, size: int) -> bool:

@@ -27,7 +27,7 @@ _CPU = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _JobQuestion:
     """What a job is asked, of a stage on a pool."""
 
     stage: str
@@ -61,7 +61,7 @@ def forecasts(plan: Plan, jobs: JobSettings) -> tuple[Sequence[Problem], Sequenc
     return problems, notes
 
 
-def _questions(stage: Stage, pool: str, plan: Plan, jobs: JobSettings) -> Iterator[_Question]:
+def _questions(stage: Stage, pool: str, plan: Plan, jobs: JobSettings) -> Iterator[_JobQuestion]:
     here, chip = stage.on_pool(pool), plan.pools[pool].accelerator
     if stage.job is None or not here.params.get(PARAMETER):
         return
@@ -80,10 +80,10 @@ def _questions(stage: Stage, pool: str, plan: Plan, jobs: JobSettings) -> Iterat
             "memory_gb": chip.memory_gb,
             "bf16": computes,
         }
-        yield _Question(stage.name, pool, function, given)
+        yield _JobQuestion(stage.name, pool, function, given)
 
 
-def _ask(questions: Sequence[_Question], jobs: JobSettings) -> list[dict[str, Any]] | str:
+def _ask(questions: Sequence[_JobQuestion], jobs: JobSettings) -> list[dict[str, Any]] | str:
     """Return the answers, or why there are none."""
     asked = [{"function": each.function, "given": each.given} for each in questions]
     try:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from jobs.training import model as models
-from jobs.training.parallel.degrees import Parallel, parallel_of
-from jobs.training.parallel.forecast import Recipe, forecast, memory_of
+from jobs.training.parallel.degrees import MeshDegrees, parallel_of
+from jobs.training.parallel.forecast import MemoryFactors, forecast, memory_of
 from jobs.training.parallel.sharding import dealt_along
 
 SEVEN_BILLION = {
@@ -19,7 +19,9 @@ SEVEN_BILLION = {
     "num_key_value_heads": 32,
     "tie_word_embeddings": False,
 }
-RECIPE = Recipe(tokens=1024, bf16=True, master_weights=False, activation_checkpointing=False)
+RECIPE = MemoryFactors(
+    tokens=1024, bf16=True, master_weights=False, activation_checkpointing=False
+)
 
 
 def _forecast(
@@ -53,7 +55,7 @@ def test_each_rank_holds_its_part_of_16_bytes_a_parameter() -> None:
     model = models.outline("llama", SEVEN_BILLION)
     whole = models.parameters(model)
     for shard in (1, 8, 64):
-        memory = memory_of(model, Parallel(shard=shard), RECIPE)
+        memory = memory_of(model, MeshDegrees(shard=shard), RECIPE)
         assert memory.state == 16 * whole / shard
         assert memory.checkpoint == 12 * whole
 
@@ -91,4 +93,4 @@ def test_degrees_that_are_none_are_refused_with_their_value(
 
 
 def test_what_is_left_of_the_workers_is_sharded_over() -> None:
-    assert parallel_of({"replicate": 2, "shard": -1}, 8) == Parallel(replicate=2, shard=4)
+    assert parallel_of({"replicate": 2, "shard": -1}, 8) == MeshDegrees(replicate=2, shard=4)
