@@ -39,7 +39,7 @@ def restore(
         DataError: Parts of it are missing.
         ValueError: The checkpoint is of another model.
     """
-    if group.mesh is None and not _is_dealt(stored):
+    if group.size == 1 and not _is_dealt(stored):
         checkpoint.restore(stored, model, optimizer)
         return
     reader = _CheckpointReader(stored)
@@ -70,11 +70,17 @@ class _CheckpointFiles(FileSystem):
 
 
 class _CheckpointReader(HuggingFaceStorageReader):
-    """Reads the parts of a checkpoint, wherever in its folders they are."""
+    """Reads the parts of a checkpoint, wherever in its folders they are; their headers once."""
 
     def __init__(self, stored: Checkpoint) -> None:
         super().__init__(str(stored.path.parent))
         self.fs = _CheckpointFiles(stored)
+        self._metadata: Metadata | None = None
+
+    def read_metadata(self) -> Metadata:
+        if self._metadata is None:
+            self._metadata = super().read_metadata()
+        return self._metadata
 
 
 def _is_dealt(stored: Checkpoint) -> bool:
@@ -108,16 +114,24 @@ def _room(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> dict[str, Tensors]:
-    """Return room for what the optimizer keeps of each parameter, dealt out as that is."""
+    """Return room for what the optimizer keeps of each parameter, dealt out as that is.
+
+    Raises:
+        DataError: The last part of something is missing.
+    """
     kept: dict[str, dict[str, TensorStorageMetadata]] = {}
     for name, entry in saved.items():
         if name.startswith(f"{OPTIMIZER}/"):
             parameter, _, key = name.removeprefix(f"{OPTIMIZER}/").rpartition("/")
             kept.setdefault(parameter, {})[key] = entry
-    return {
-        name: {key: _empty(entry, parameter) for key, entry in kept.get(name, {}).items()}
-        for name, parameter in checkpoint.named(model, optimizer)
-    }
+    room: dict[str, Tensors] = {}
+    for name, parameter in checkpoint.named(model, optimizer):
+        room[name] = {key: _empty(entry, parameter) for key, entry in kept.get(name, {}).items()}
+        for key, tensor in room[name].items():
+            if tensor.ndim and tensor.shape != parameter.shape:
+                shapes = f"{tuple(tensor.shape)}, not {tuple(parameter.shape)}"
+                raise DataError(f"checkpoint: {key!r} of {name!r} has shape {shapes}")
+    return room
 
 
 def _empty(entry: TensorStorageMetadata, parameter: torch.Tensor) -> torch.Tensor:
