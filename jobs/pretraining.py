@@ -16,7 +16,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from jobs.data.dataset import IGNORE, Rows
 from jobs.data.tokenizer import load_tokenizer
 from jobs.data.tokens.training_data import (
     RowsConfig,
@@ -41,6 +40,7 @@ from jobs.training.parallel.sharding import device_mesh, reshard
 from jobs.training.parallel.starting import deal_out, outlined
 from jobs.training.peak_memory import peaks
 from jobs.training.process_group import ProcessGroup
+from jobs.training.row_checks import check_apart, check_rows, vocabulary
 from jobs.training.schedule import Schedule
 from jobs.training.step import Stepper, data_parallel, make_optimizer, wants_bf16
 from jobs.training.trainer import Every, Trainer
@@ -163,15 +163,16 @@ def _train(
     group.agree(latest.step if latest else 0)
     torch.manual_seed(mix(ctx.seed))
     net, source = _model(ctx, latest, lambda: fresh(tokenizer), group)
-    data.check_vocabulary(_vocabulary(net))
-    _check_rows(ctx, recipe.rows, data, net)
+    data.check_vocabulary(vocabulary(net))
+    check_rows(ctx, recipe.rows, data, net)
     loss = _loss(ctx, recipe, net)
     if group.mesh is not None:
-        deal_out(loss, source, group, come=latest is not None)
+        with ctx.busy("dealing out the model"):
+            deal_out(loss, source, group, come=latest is not None)
     del source  # it may be large
     net.to(group.device).train()
     trainer = _trainer(ctx, recipe, group, loss, data, latest)
-    _check_apart(data, loss)
+    check_apart(data, loss)
     if group.mesh is not None:
         loss.settle()
         reshard(loss)
@@ -307,7 +308,8 @@ def _at_the_least(ctx: JobContext, recipe: _PretrainingRecipe) -> Iterator[None]
         if not smallest or "out of memory" not in str(error).lower():
             raise
         raise torch.OutOfMemoryError(
-            f"a micro-batch of one row does not fit: it needs a pool with more memory ({error})"
+            f"a micro-batch of one row does not fit: it needs a pool with more memory, or "
+            f"parallel.shard over more workers ({error})"
         ) from error
 
 
@@ -352,46 +354,6 @@ def _resume(
             f"checkpoint of step {state.step} was made with seed {state.seed!r}, this run has "
             f"{ctx.seed!r}: its data order can't be continued; start a new run"
         )
-    restore(latest, net, optimizer, group)
+    with ctx.busy("reading the checkpoint"):
+        restore(latest, net, optimizer, group)
     return state
-
-
-def _vocabulary(net: Any) -> int:  # noqa: ANN401 - a transformers model
-    """Return the rows of the embedding."""
-    return int(net.get_input_embeddings().weight.shape[0])
-
-
-def _check_rows(ctx: JobContext, config: RowsConfig, data: TrainingData, net: Any) -> None:  # noqa: ANN401 - as above
-    """Refuse rows that the model can't learn of as the configuration says.
-
-    Raises:
-        ValueError: None has a label, or they are longer than the model takes.
-    """
-    if isinstance(data.rows, Rows):
-        _check_labels(data.rows, str(ctx.inputs["data"]))
-        return
-    longest = getattr(net.config, "max_position_embeddings", None)
-    if longest and config.sequence > longest:
-        raise ValueError(
-            f"rows.sequence={config.sequence!r} is more than the model takes: "
-            f"max_position_embeddings={longest!r}"
-        )
-
-
-def _check_apart(data: TrainingData, loss: TokenLoss) -> None:
-    """Refuse rows whose documents the model would let see each other. Raises `ValueError`."""
-    if data.apart and not loss.keeps_apart():
-        raise ValueError(
-            f"a {loss.model.config.model_type} lets documents of a row see each other, whatever "
-            f"their positions: give rows.documents=joined, if that is what you want"
-        )
-
-
-def _check_labels(rows: Rows, data: str) -> None:
-    """Refuse rows of which none has anything to be learnt. Raises `ValueError`."""
-    parts = torch.split(rows.labels[:, 1:], 4096)
-    if len(rows) and not any(bool((part != IGNORE).any()) for part in parts):
-        raise ValueError(
-            f"no row of the training split of {data!r} has a label: every one of "
-            f"{len(rows):,} rows is {IGNORE!r} after its first token, and nothing can be learnt"
-        )

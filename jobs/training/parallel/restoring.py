@@ -120,10 +120,10 @@ def _room(
         DataError: The last part of something is missing.
     """
     kept: dict[str, dict[str, TensorStorageMetadata]] = {}
-    for name, entry in saved.items():
-        if name.startswith(f"{OPTIMIZER}/"):
-            parameter, _, key = name.removeprefix(f"{OPTIMIZER}/").rpartition("/")
-            kept.setdefault(parameter, {})[key] = entry
+    for path, entry in saved.items():
+        if path.startswith(f"{OPTIMIZER}/"):
+            owner, _, key = path.removeprefix(f"{OPTIMIZER}/").rpartition("/")
+            kept.setdefault(owner, {})[key] = entry
     room: dict[str, Tensors] = {}
     for name, parameter in checkpoint.named(model, optimizer):
         room[name] = {key: _empty(entry, parameter) for key, entry in kept.get(name, {}).items()}

@@ -56,31 +56,52 @@ OTHERS: dict[str, tuple[int, dict[str, int], dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def trained(
-    tmp_path_factory: pytest.TempPathFactory, sums: Path, undisturbed: LocalContext
-) -> Path:
-    """The folder of gangs that have trained on `sums`, each in a folder by its name."""
-    root = tmp_path_factory.mktemp("gangs")
-    runs = [
+def whole(tmp_path_factory: pytest.TempPathFactory, sums: Path) -> Path:
+    """The folder of gangs that have trained on `sums` undisturbed, each in one of its own."""
+    root = tmp_path_factory.mktemp("whole")
+    return _trained(
+        root,
         _gang(root / "halves", sums, "whole", 2, HALVES, None),
         _gang(root / "twice", sums, "whole", 4, TWICE, None, accumulate=3),
+    )
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory, sums: Path) -> Path:
+    """The folder of the chain."""
+    root = tmp_path_factory.mktemp("chain")
+    every = [10, *[2] * len(CHAIN)]
+    gangs_in_turn = [
+        _gang(root / "chain", sums, str(number), *gang, checkpoint_every=every[number])
+        for number, gang in enumerate(CHAIN)
     ]
-    for name, (workers, mesh, changes) in OTHERS.items():
-        runs.append(_gang(root / name, sums, "whole", workers, mesh, None, **changes))
-    runs.append(_gang(root / "input", sums, "whole", 2, HALVES, None, **SHORTER))
-    runs[-1]["inputs"]["model"] = str(undisturbed.output)
-    for number, (workers, mesh, stop) in enumerate(CHAIN):
-        every = 10 if number == 0 else 2
-        runs.append(
-            _gang(root / "chain", sums, str(number), workers, mesh, stop, checkpoint_every=every)
-        )
+    return _trained(root, *gangs_in_turn) / "chain"
+
+
+@pytest.fixture(scope="module")
+def others(
+    tmp_path_factory: pytest.TempPathFactory, sums: Path, undisturbed: LocalContext
+) -> Path:
+    """The folder of gangs with other recipes, each in a folder by its name."""
+    root = tmp_path_factory.mktemp("others")
+    shorter = [
+        _gang(root / name, sums, "whole", workers, mesh, None, **changes)
+        for name, (workers, mesh, changes) in OTHERS.items()
+    ]
+    shorter.append(_gang(root / "input", sums, "whole", 2, HALVES, None, **SHORTER))
+    shorter[-1]["inputs"]["model"] = str(undisturbed.output)
+    return _trained(root, *shorter)
+
+
+def _trained(root: Path, *runs: dict[str, Any]) -> Path:
+    """Run gangs one after the other; return the folder that theirs are in."""
     done = subprocess.run(
         [sys.executable, "-W", "error::FutureWarning", gangs.__file__, json.dumps(runs)],
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -117,9 +138,9 @@ def _told(folder: Path, name: str, rank: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["halves", "twice"])
 def test_workers_that_hold_parts_learn_what_one_learns(
-    trained: Path, undisturbed: LocalContext, name: str
+    whole: Path, undisturbed: LocalContext, name: str
 ) -> None:
-    folder = trained / name
+    folder = whole / name
     assert _losses(folder, "whole") == pytest.approx(undisturbed.series("train/loss"), rel=1e-3)
     told = json.loads((folder / "result.json").read_text())
     last = undisturbed.series("validation/loss")[-1]
@@ -130,10 +151,8 @@ def test_workers_that_hold_parts_learn_what_one_learns(
         assert (folder / "output" / path.name).read_text() == path.read_text()
 
 
-def test_a_run_goes_on_on_any_mesh_and_without_one(
-    trained: Path, undisturbed: LocalContext
-) -> None:
-    folder, alone = trained / "chain", undisturbed.series("train/loss")
+def test_a_run_goes_on_on_any_mesh_and_without_one(chain: Path, undisturbed: LocalContext) -> None:
+    folder, alone = chain, undisturbed.series("train/loss")
     begins = (0, 10, 12, 14, 16, 18, 20)
     for number, begin in enumerate(begins):
         losses = _losses(folder, str(number))
@@ -142,35 +161,35 @@ def test_a_run_goes_on_on_any_mesh_and_without_one(
     assert close(weights(LocalContext(folder=folder)), weights(undisturbed))
 
 
-def test_each_rank_writes_its_own_part_and_no_part_is_written_twice(trained: Path) -> None:
-    whole = load_file(trained / "chain" / "output" / "model.safetensors")
+def test_each_rank_writes_its_own_part_and_no_part_is_written_twice(whole: Path) -> None:
+    model = load_file(whole / "halves" / "output" / "model.safetensors")
     for name in ("halves", "twice"):
-        folder = trained / name / "checkpoints" / "00000010"
+        folder = whole / name / "checkpoints" / "00000010"
         files = [part / "shard.safetensors" for part in sorted(folder.iterdir())]
         sizes = [sum(part.nbytes for part in load_file(file).values()) for file in files]
         assert max(sizes) < 2 * min(sizes)
-        held = dict.fromkeys(whole, 0)
+        held = dict.fromkeys(model, 0)
         for file in files:
             with safe_open(file, framework="pt") as opened:
                 for key in opened.keys():  # noqa: SIM118 - it is no mapping
                     kind, _, tensor = key.partition("/")
                     if kind == "model":
                         held[tensor] += opened.get_tensor(key).numel()
-        assert held == {key: tensor.numel() for key, tensor in whole.items()}
+        assert held == {key: tensor.numel() for key, tensor in model.items()}
         assert {path.suffix for path in folder.rglob("*.*")} == {".json", ".safetensors"}
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_models_and_passes_learn_what_one_worker_learns(
-    trained: Path, tmp_path: Path, sums: Path, name: str
+    others: Path, tmp_path: Path, sums: Path, name: str
 ) -> None:
     _, _, changes = OTHERS[name]
     ctx = LocalContext(folder=tmp_path, inputs={"data": sums})
     pretrain(ctx, **{**SHORT, **changes, "compile": None})
     loose = 1e-2 if changes.get("precision") == "bf16" else 1e-3
     losses = ctx.series("train/loss")
-    assert _losses(trained / name, "whole") == pytest.approx(losses, rel=loose)
-    of_gang, alone = weights(LocalContext(folder=trained / name)), weights(ctx)
+    assert _losses(others / name, "whole") == pytest.approx(losses, rel=loose)
+    of_gang, alone = weights(LocalContext(folder=others / name)), weights(ctx)
     assert {key: part.shape for key, part in of_gang.items()} == {
         key: part.shape for key, part in alone.items()
     }
@@ -179,17 +198,17 @@ def test_other_models_and_passes_learn_what_one_worker_learns(
 
 
 def test_a_model_that_was_trained_before_is_dealt_out_too(
-    trained: Path, tmp_path: Path, sums: Path, undisturbed: LocalContext
+    others: Path, tmp_path: Path, sums: Path, undisturbed: LocalContext
 ) -> None:
     ctx = LocalContext(folder=tmp_path, inputs={"data": sums, "model": undisturbed.output})
     pretrain(ctx, **{**SHORT, **SHORTER})
     losses = ctx.series("train/loss")
-    assert _losses(trained / "input", "whole") == pytest.approx(losses, rel=1e-3)
+    assert _losses(others / "input", "whole") == pytest.approx(losses, rel=1e-3)
 
 
 def test_the_first_worker_alone_makes_the_model_and_nobody_where_there_is_a_checkpoint(
-    trained: Path,
+    whole: Path, chain: Path
 ) -> None:
-    built = [_told(trained / "twice", "whole", rank)["built"] for rank in range(4)]
+    built = [_told(whole / "twice", "whole", rank)["built"] for rank in range(4)]
     assert built == [["llama"], [], [], []]
-    assert [_told(trained / "chain", "1", rank)["built"] for rank in range(2)] == [[], []]
+    assert [_told(chain, "1", rank)["built"] for rank in range(2)] == [[], []]
