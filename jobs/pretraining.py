@@ -107,16 +107,19 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         checkpoint_every: Steps between checkpoints.
     """
     peak = learning_rate * ctx.adjust.rate
+    degrees = parallel_of(parallel, ctx.world_size) if parallel else None
+    parts = degrees.data if degrees else ctx.world_size
     recipe = _PretrainingRecipe(
         batch_size=batch_size,
-        accumulate=_micro_batches(ctx, batch_size, accumulate),
+        accumulate=_micro_batches(ctx, batch_size, accumulate, parts),
+        most_rows=-(-batch_size // parts),
         schedule=Schedule(peak=peak, warmup=warmup, steps=steps, floor=learning_rate_floor),
         weight_decay=weight_decay,
         beta2=beta2,
         clip=clip,
         patience=patience,
         router_bias_rate=router_bias_rate,
-        parallel=parallel_of(parallel, ctx.world_size) if parallel else None,
+        parallel=degrees,
         activation_checkpointing=activation_checkpointing,
         compile=compile,
         precision=precision,
@@ -125,7 +128,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         validation_rows=validation_rows,
         rows=rows_config(rows or {}),
     )
-    with _at_the_least(ctx, recipe):
+    with _at_the_least(recipe):
         return _train(ctx, recipe, partial(models.build, architecture, model or {}))
 
 
@@ -135,6 +138,7 @@ class _PretrainingRecipe:
 
     batch_size: int
     accumulate: int
+    most_rows: int  # of a worker
     schedule: Schedule
     weight_decay: float
     beta2: float
@@ -273,8 +277,10 @@ def _process_group(ctx: JobContext, parallel: MeshDegrees | None) -> ProcessGrou
     return ProcessGroup(ctx, device_mesh(parallel, torch.device(ctx.device)))
 
 
-def _micro_batches(ctx: JobContext, batch_size: int, accumulate: int) -> int:
+def _micro_batches(ctx: JobContext, batch_size: int, accumulate: int, parts: int) -> int:
     """Return how many micro-batches a worker takes: no more than it may have rows.
+
+    A batch is taken in so many `parts`, of about as many rows.
 
     A gang may grow, and memory may have run out before: both are no fault of the recipe.
 
@@ -286,16 +292,11 @@ def _micro_batches(ctx: JobContext, batch_size: int, accumulate: int) -> int:
             f"batch_size={batch_size!r} is too small for accumulate={accumulate!r}: "
             f"every micro-batch needs a row, and there is at least one"
         )
-    return min(accumulate * ctx.adjust.accumulate, _most_rows(ctx, batch_size))
-
-
-def _most_rows(ctx: JobContext, batch_size: int) -> int:
-    """Return the rows of the worker that has most."""
-    return -(-batch_size // ctx.world_size)
+    return min(accumulate * ctx.adjust.accumulate, -(-batch_size // parts))
 
 
 @contextmanager
-def _at_the_least(ctx: JobContext, recipe: _PretrainingRecipe) -> Iterator[None]:
+def _at_the_least(recipe: _PretrainingRecipe) -> Iterator[None]:
     """Say of memory that runs out whether smaller micro-batches could help.
 
     Raises:
@@ -304,7 +305,7 @@ def _at_the_least(ctx: JobContext, recipe: _PretrainingRecipe) -> Iterator[None]
     try:
         yield
     except RuntimeError as error:
-        smallest = recipe.accumulate == _most_rows(ctx, recipe.batch_size)
+        smallest = recipe.accumulate == recipe.most_rows
         if not smallest or "out of memory" not in str(error).lower():
             raise
         raise torch.OutOfMemoryError(

@@ -13,7 +13,13 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.parallel import DistributedDataParallel
 
-from jobs.training.parallel.sharding import experts_apart, hold_all_reduce
+from jobs.training.parallel.sharding import (
+    REPLICATE,
+    SHARD,
+    TENSOR,
+    experts_apart,
+    hold_all_reduce,
+)
 from orchestrator.job import JobContext
 
 _PIECE = 1 << 24  # bytes of a file that are sent at once
@@ -31,6 +37,17 @@ class ProcessGroup:
         self.size = ctx.world_size
         self.device = torch.device(ctx.device)
         self.mesh = mesh
+        self._together = mesh[TENSOR].size() if mesh else 1  # workers that take the same rows
+
+    @property
+    def data_size(self) -> int:
+        """How many parts a batch is taken in."""
+        return self.size // self._together
+
+    @property
+    def data_rank(self) -> int:
+        """Which of them this worker takes."""
+        return self.rank // self._together
 
     def wrap(self, model: nn.Module, loss: Callable[[nn.Module], torch.Tensor]) -> nn.Module:
         """Return a model whose backward pass averages gradients over the group.
@@ -74,12 +91,12 @@ class ProcessGroup:
             mine: Those that this worker takes.
         """
         if self.mesh is not None:  # the workers gather each layer together, in every pass
-            return min(most, -(-rows // self.size)) - mine
+            return min(most, -(-rows // self.data_size)) - mine
         return 0 if mine else 1
 
     def share(self, rows: torch.Tensor) -> torch.Tensor:
         """Return this worker's part of the rows of a batch."""
-        return rows.tensor_split(self.size)[self.rank]
+        return rows.tensor_split(self.data_size)[self.data_rank]
 
     def parts(self, rows: torch.Tensor, most: int) -> list[torch.Tensor]:
         """Return this worker's part of the rows, at most so many at once; it may have none.
@@ -88,18 +105,21 @@ class ProcessGroup:
         """
         parts = [part for part in torch.split(self.share(rows), most) if len(part)]
         if self.mesh is not None:
-            wanted = -(-len(rows) // self.size)
+            wanted = -(-len(rows) // self.data_size)
             parts += [rows[:0]] * (-(-wanted // most) - len(parts))
         return parts
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the sum of `values` over the group; every worker must call it."""
-        if self.size > 1:
+        """Return the sum of `values` over the parts of a batch; every worker must call it."""
+        if self.mesh is not None:
+            for degree in (REPLICATE, SHARD):
+                dist.all_reduce(values, group=self.mesh.get_group(degree))
+        elif self.size > 1:
             dist.all_reduce(values)
         return values
 
     def totals(self, *values: float) -> tuple[float, ...]:
-        """Return the sums of numbers over the group; every worker must call it.
+        """Return the sums of numbers over the parts of a batch; every worker must call it.
 
         They are added up on the host, in float64: a count is exact up to 2**53.
         """
@@ -107,7 +127,7 @@ class ProcessGroup:
             return values
         gathered: list[tuple[float, ...]] = [()] * self.size
         dist.all_gather_object(gathered, values)
-        return tuple(map(sum, zip(*gathered, strict=True)))
+        return tuple(map(sum, zip(*gathered[:: self._together], strict=True)))
 
     def all(self, true: torch.Tensor) -> bool:
         """Whether `true` (bool, one element) is so in all workers; every worker must call it."""

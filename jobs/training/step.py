@@ -15,12 +15,13 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from jobs.data.dataset import RowBatch, RowSource
 from jobs.data.tokens.prefetch import PrefetchedRows
 from jobs.training.balance import Balance
 from jobs.training.loss import TokenLoss, nll
-from jobs.training.parallel.gathering import norm_of
+from jobs.training.parallel.gathering import clipped
 from jobs.training.process_group import ProcessGroup
 from orchestrator.job import Hardware
 
@@ -79,13 +80,19 @@ class Stepper:
             return Done(nothing, nothing, tokens, learnt)
         self.balance.begin()
         loss = self._backward(chosen, learnt)
-        norm = _clipped(self.wrapped, self.clip)
+        norm = self._clipped()
         finite = self.group.all(loss.isfinite() & norm.isfinite())
         if finite:
             self.optimizer.step()
         self.balance.end(taken=finite)
         self.optimizer.zero_grad(set_to_none=True)
         return Done(loss, norm, tokens, learnt, finite)
+
+    def _clipped(self) -> torch.Tensor:
+        """Have the norm of the gradient be `clip` at most; return what it was."""
+        if self.group.mesh is not None:
+            return clipped(self.wrapped.parameters(), self.clip)
+        return nn.utils.clip_grad_norm_(self.wrapped.parameters(), self.clip)
 
     def _backward(self, chosen: torch.Tensor, learnt: int) -> torch.Tensor:
         """Leave the gradient of the batch in the model; return this worker's part of the loss."""
@@ -101,7 +108,7 @@ class Stepper:
             with self.group.without_sync(self.wrapped, last=number == len(parts)):
                 share, uneven = self._losses(part)
                 share = share / learnt
-                torch.autograd.backward((share + uneven / real) * self.group.size)
+                torch.autograd.backward((share + uneven / real) * self.group.data_size)
             loss += share.detach()
         return loss
 
@@ -125,11 +132,6 @@ class Stepper:
         """Return which inputs of some rows are no padding, [rows, width - 1]."""
         real = part.tokens != self.pad if part.real is None else part.real
         return real[:, :-1]
-
-
-def _clipped(model: nn.Module, most: float) -> torch.Tensor:
-    """Have the norm of the gradient be `most` at most; return what it was."""
-    return norm_of(nn.utils.clip_grad_norm_(model.parameters(), most))
 
 
 def data_parallel(loss: TokenLoss, rows: RowSource, group: ProcessGroup) -> nn.Module:
@@ -165,4 +167,7 @@ def make_optimizer(
     ]
     # where there is no fused kernel, torch takes several tensors at once if it may choose
     fused = True if device.type in {"cpu", "cuda"} else None
+    meshes = {weight.device_mesh for weight in model.parameters() if isinstance(weight, DTensor)}
+    if len(meshes) > 1:  # nor are weights on several meshes taken at once
+        return torch.optim.AdamW(groups, lr=rate, betas=(0.9, beta2), foreach=False)
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, beta2), fused=fused)

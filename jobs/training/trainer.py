@@ -106,7 +106,7 @@ class Trainer:
 
     def _step(self) -> Done:
         step, position = self.state.step, self.state.position
-        _seed(self.ctx.device, mix(self.ctx.seed, step, self.ctx.rank))
+        _seed(self.ctx.device, mix(self.ctx.seed, step, self.stepper.group.data_rank))
         rate = self.schedule.rate(step)
         for later in range(1, min(self.ahead, self.schedule.steps - 1 - step) + 1):
             self.stepper.expect(self._rows_at(position + later * self.batch_size))
@@ -185,7 +185,7 @@ class Trainer:
         Every worker takes its share, in no larger micro-batches than it trains on.
         """
         group, rows = self.stepper.group, self.validation
-        fits = self.batch_size // (group.size * self.stepper.accumulate)
+        fits = self.batch_size // (group.data_size * self.stepper.accumulate)
         most = max(1, min(fits, _VALIDATION_TOKENS // rows.width))
         self.loss.eval()
         mean = mean_nll(self.loss, rows, group.parts(torch.arange(len(rows)), most), group)

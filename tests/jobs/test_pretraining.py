@@ -162,7 +162,7 @@ def test_no_more_micro_batches_are_taken_than_a_worker_has_rows(
     tmp_path: Path, sums: Path, factor: int, workers: int, sizes: list[int]
 ) -> None:
     ctx = LocalContext(folder=tmp_path, world_size=workers, adjust=Changes(accumulate=factor))
-    assert _micro_batches(ctx, batch_size=3, accumulate=1) == len(sizes)
+    assert _micro_batches(ctx, batch_size=3, accumulate=1, parts=workers) == len(sizes)
     if workers == 1:
         ctx.inputs = {"data": sums}
         pretrain(ctx, **{**SHORT, "batch_size": 3, "steps": 1})

@@ -17,6 +17,7 @@ from torch import nn
 from jobs.training import model as models
 from jobs.training.parallel.degrees import MeshDegrees, parallel_of
 from jobs.training.parallel.sharding import dealt_along, experts_apart, layers
+from jobs.training.parallel.tensor import plan_of
 
 FLOAT32, BFLOAT16 = 4, 2  # bytes
 _MOMENTS = 2
@@ -60,20 +61,38 @@ class MemoryFactors:
 def memory_of(model: nn.Module, parallel: MeshDegrees, recipe: MemoryFactors) -> Memory:
     """Return what a rank holds of `model`, which needs no weights."""
     kept = 1 + _MOMENTS + recipe.master_weights  # of each weight in a checkpoint, in float32
-    weights = [tuple(weight.shape) for weight in model.parameters()]
-    held = sum(_dealt(shape, parallel.shard) for shape in weights)
-    whole = sum(map(prod, weights))
-    inside = [sum(weight.numel() for weight in layer.parameters()) for _, layer in layers(model)]
-    outside = whole - sum(inside)
+    split = _split(model, parallel.tensor)  # the shape that a worker computes with
+    held = sum(_dealt(shape, parallel.shard) for shape in split.values())
+    sizes = {name: prod(shape) for name, shape in split.items()}
+    of_layers = [f"{name}." for name, _ in layers(model)]
+    inside = [
+        sum(size for name, size in sizes.items() if name.startswith(prefix))
+        for prefix in of_layers
+    ]
+    outside = sum(sizes.values()) - sum(inside)
+    whole = models.parameters(model)
     width = BFLOAT16 if recipe.bf16 else FLOAT32
     # this layer and the next, the gradient as it is computed, and as it is reduced
     layer = max(inside, default=0) * (3 * width + FLOAT32)
     return Memory(
         state=held * FLOAT32 * (kept + 1),
         gathered=layer + outside * 2 * FLOAT32 if parallel.shard > 1 else 0,
-        activations=_activations(model, recipe, width),
+        activations=_activations(model, recipe, width, parallel.tensor),
         checkpoint=whole * FLOAT32 * kept,
     )
+
+
+def _split(model: nn.Module, size: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of what a worker computes with of each weight, split over `size`."""
+    plan = plan_of(model, size) if size > 1 else {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, weight in model.named_parameters():
+        shape = list(weight.shape)
+        style = plan.get(name.rpartition(".")[0])
+        if style == "colwise" or (style == "rowwise" and len(shape) > 1):
+            shape[0 if style == "colwise" else -1] //= size
+        shapes[name] = tuple(shape)
+    return shapes
 
 
 def _dealt(shape: Sequence[int], size: int) -> int:
@@ -82,14 +101,14 @@ def _dealt(shape: Sequence[int], size: int) -> int:
     return prod(-(-length // size) if at == dim else length for at, length in enumerate(shape))
 
 
-def _activations(model: Any, recipe: MemoryFactors, width: int) -> int:  # noqa: ANN401 - a transformers model
+def _activations(model: Any, recipe: MemoryFactors, width: int, split: int) -> int:  # noqa: ANN401 - a transformers model
     config = model.config.get_text_config()
     hidden: int = config.hidden_size
     inner: int = getattr(config, "intermediate_size", None) or 4 * hidden
     routed = getattr(config, "moe_intermediate_size", None)
     if routed:
         inner = max(inner, routed * (getattr(config, "num_experts_per_tok", None) or 1))
-    layer = recipe.tokens * (_WIDTHS * hidden + _INNER_WIDTHS * inner) * width
+    layer = recipe.tokens * (_WIDTHS * hidden + _INNER_WIDTHS * inner // split) * width
     count = len(list(layers(model)))
     if recipe.activation_checkpointing:
         return layer + count * recipe.tokens * hidden * width

@@ -6,20 +6,29 @@ device has none of.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import prod
+
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """Return all of a tensor; every worker that holds a part of it must call it."""
+    """Return all of a tensor; every worker that holds a part of it must call it.
+
+    A dimension that two degrees share was split by the inner one first, so the outer one is joined
+    first, to the length of a part of the inner one.
+    """
     if not isinstance(tensor, DTensor):
         return tensor
     mesh, gathered = tensor.device_mesh, tensor.to_local()
-    for dim, place in enumerate(tensor.placements):
-        if isinstance(place, Shard) and mesh.size(dim) > 1:
-            group = mesh.get_group(dim)
-            gathered = _joined(gathered, place.dim, tensor.shape[place.dim], group)
+    splits = [(at, place) for at, place in enumerate(tensor.placements) if hasattr(place, "dim")]
+    for number, (at, place) in enumerate(splits):
+        within = prod(mesh.size(other) for other, p in splits[number + 1 :] if p.dim == place.dim)
+        length = tensor.shape[place.dim] // within
+        if mesh.size(at) > 1:
+            gathered = _joined(gathered, place.dim, length, mesh.get_group(at))
     return gathered
 
 
@@ -35,13 +44,34 @@ def _joined(part: torch.Tensor, dim: int, length: int, group: dist.ProcessGroup)
     return torch.cat(parts)[:length].transpose(0, dim)
 
 
-def norm_of(norm: torch.Tensor) -> torch.Tensor:
-    """Return the norm of a gradient, of which each rank knows its part."""
-    if not isinstance(norm, DTensor):
-        return norm
-    mesh = norm.device_mesh
-    squared = norm.to_local().square()
-    for dim, place in enumerate(norm.placements):
-        if place.is_partial() and mesh.size(dim) > 1:
-            dist.all_reduce(squared, group=mesh.get_group(dim))
-    return squared.sqrt()
+@torch.no_grad()
+def clipped(parameters: Iterable[torch.Tensor], most: float) -> torch.Tensor:
+    """Have the norm of a gradient that is dealt out be `most` at most; return what it was.
+
+    Each worker adds up what it holds, over how many hold the same.
+    """
+    parts = [(grad, _held(grad)) for weight in parameters if (grad := weight.grad) is not None]
+    size = dist.get_world_size()
+    squares = [
+        torch.linalg.vector_norm(part, dtype=torch.float32).square() * (_splits(grad) / size)
+        for grad, part in parts
+    ]
+    total = torch.stack(squares).sum()
+    dist.all_reduce(total)
+    norm = total.sqrt()
+    factor = (most / (norm + 1e-6)).clamp(max=1.0)
+    for _, part in parts:
+        part.mul_(factor)
+    return norm
+
+
+def _held(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _splits(tensor: torch.Tensor) -> int:
+    """Return over how many workers a tensor is split."""
+    if not isinstance(tensor, DTensor):
+        return 1
+    mesh = tensor.device_mesh
+    return prod(mesh.size(at) for at, p in enumerate(tensor.placements) if hasattr(p, "dim"))

@@ -18,7 +18,7 @@ from torch.distributed.tensor import Shard
 
 from jobs.training.parallel.degrees import MeshDegrees
 
-REPLICATE, SHARD = "replicate", "shard"
+REPLICATE, SHARD, TENSOR = "replicate", "shard", "tensor"
 
 
 def device_mesh(parallel: MeshDegrees, device: torch.device) -> DeviceMesh:
@@ -26,8 +26,8 @@ def device_mesh(parallel: MeshDegrees, device: torch.device) -> DeviceMesh:
 
     Ranks are sorted by node, so that what talks most, the innermost degree, is on one node.
     """
-    degrees = (parallel.replicate, parallel.shard)
-    return init_device_mesh(device.type, degrees, mesh_dim_names=(REPLICATE, SHARD))
+    degrees = (parallel.replicate, parallel.shard, parallel.tensor)
+    return init_device_mesh(device.type, degrees, mesh_dim_names=(REPLICATE, SHARD, TENSOR))
 
 
 def shard(loss: nn.Module, mesh: DeviceMesh, *, bf16: bool) -> None:

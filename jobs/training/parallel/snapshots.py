@@ -56,11 +56,22 @@ def snapshots_of(
 class ShardedSnapshots(checkpoint.Snapshots):
     """Copies of what worker `rank` holds of a model that is dealt out."""
 
+    def _is_mine(self, tensor: torch.Tensor, number: int) -> bool:
+        """Whether of those who hold the same part this rank saves it; `number` is the tensor's."""
+        if not isinstance(tensor, DTensor):
+            return number % self._size == self._rank
+        mesh = tensor.device_mesh
+        replicas = [at for at, place in enumerate(tensor.placements) if place.is_replicate()]
+        together = self._size // mesh.size()  # workers that hold all of what is on this mesh
+        return number % together == self._rank % together and all(
+            number % mesh.size(at) == mesh.get_local_rank(at) for at in replicas
+        )
+
     def _parts(self) -> Iterator[tuple[str, TensorPart]]:
         whole = checkpoint.state_tensors(self._model, self._optimizer)
         for number, (name, tensor) in enumerate(whole):
             part = part_of(tensor)
-            if part.values.numel() and _is_mine(tensor, number, self._rank, self._size):
+            if part.values.numel() and self._is_mine(tensor, number):
                 yield name, part
 
     def _share(self) -> Tensors:
@@ -87,12 +98,3 @@ def part_of(tensor: torch.Tensor) -> TensorPart:
         tensor.shape, tensor.device_mesh, tensor.placements
     )
     return TensorPart(tensor.to_local(), tuple(offsets))
-
-
-def _is_mine(tensor: torch.Tensor, number: int, rank: int, size: int) -> bool:
-    """Whether of those who hold the same part this rank saves it; `number` is the tensor's."""
-    if not isinstance(tensor, DTensor):
-        return number % size == rank
-    mesh = tensor.device_mesh
-    replicas = [dim for dim, place in enumerate(tensor.placements) if place.is_replicate()]
-    return all(number % mesh.size(dim) == mesh.get_local_rank(dim) for dim in replicas)

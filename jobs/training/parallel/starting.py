@@ -18,8 +18,9 @@ from torch.distributed.tensor import DTensor
 
 from jobs.training import model as models
 from jobs.training.loss import TokenLoss
-from jobs.training.parallel.sharding import shard
+from jobs.training.parallel.sharding import TENSOR, shard
 from jobs.training.parallel.snapshots import part_of
+from jobs.training.parallel.tensor import split
 from jobs.training.process_group import ProcessGroup
 
 _INITIALIZED = "_is_hf_initialized"  # what transformers leaves as it is
@@ -48,6 +49,8 @@ def deal_out(
         come: Whether the weights come from a checkpoint instead, later.
     """
     assert group.mesh is not None  # noqa: S101 - nobody else has parts
+    if group.mesh[TENSOR].size() > 1:
+        split(loss.model, group.mesh[TENSOR])
     shard(loss, group.mesh, bf16=loss.bf16)
     loss.to_empty(device=group.device)
     for weight in loss.parameters():

@@ -60,6 +60,30 @@ def test_each_rank_holds_its_part_of_16_bytes_a_parameter() -> None:
         assert memory.checkpoint == 12 * whole
 
 
+def test_layers_that_are_split_are_gathered_by_their_parts() -> None:
+    model = models.outline("llama", SEVEN_BILLION)
+    whole, split = (
+        memory_of(model, MeshDegrees(shard=8, tensor=tensor), RECIPE) for tensor in (1, 8)
+    )
+    assert split.gathered < 0.6 * whole.gathered
+    assert split.state < 0.2 * whole.state
+    assert split.checkpoint == whole.checkpoint
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fields", "said"),
+    [
+        ("gpt2", {}, "parallel.tensor=2: a gpt2 has no plan for it"),
+        ("llama", {"num_key_value_heads": 3}, "has num_key_value_heads 3, which does not divide"),
+    ],
+)
+def test_a_model_that_can_t_be_split_is_refused(
+    architecture: str, fields: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        _forecast(2, architecture=architecture, model=fields, parallel={"tensor": 2})
+
+
 def test_experts_are_dealt_out_along_a_dimension_that_all_have_a_part_of() -> None:
     assert dealt_along((256, 4096, 7168), 64) == 0
     assert dealt_along((256, 4096, 7168), 2048) == 1

@@ -25,11 +25,11 @@ HALVES, TWICE = {"shard": 2}, {"replicate": 2, "shard": 2}
 # Each goes on from the checkpoint of the one before it: workers, mesh, its last step.
 CHAIN = (
     (4, TWICE, 11),  # writes a checkpoint at step 10
-    (2, HALVES, 13),
+    (4, {"shard": 2, "tensor": 2}, 13),
     (1, None, 15),
     (2, None, 17),
     (4, {"shard": -1}, 19),
-    (2, None, 21),
+    (2, {"tensor": 2}, 21),
     (1, None, None),
 )
 SHORTER = {"steps": 4}
@@ -45,6 +45,8 @@ EXPERTS = {
 }
 OTHERS: dict[str, tuple[int, dict[str, int], dict[str, Any]]] = {
     "experts": (4, {"shard": 4}, {**SHORTER, "architecture": "qwen3_moe", "model": EXPERTS}),
+    "split": (4, {"shard": 2, "tensor": 2}, {**SHORTER, "checkpoint_every": 2}),
+    "split alone": (2, {"tensor": 2}, {**SHORTER, "accumulate": 3}),
     "bf16": (2, HALVES, {**SHORTER, "precision": "bf16"}),
     "served as trained": (2, HALVES, {**SHORTER, "weights": "bf16"}),
     "compiled": (
@@ -211,4 +213,4 @@ def test_the_first_worker_alone_makes_the_model_and_nobody_where_there_is_a_chec
 ) -> None:
     built = [_told(whole / "twice", "whole", rank)["built"] for rank in range(4)]
     assert built == [["llama"], [], [], []]
-    assert [_told(chain, "1", rank)["built"] for rank in range(2)] == [[], []]
+    assert [_told(chain, "1", rank)["built"] for rank in range(4)] == [[]] * 4

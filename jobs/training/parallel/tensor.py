@@ -1,0 +1,52 @@
+"""Splits the products of each layer over workers, by the plan that transformers has of the model.
+
+Of that plan the columns and rows of plain linear layers are taken (`base_model_tp_plan`); what
+stands outside of the layers is dealt out as without it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from transformers.distributed.tensor_parallel import apply_tensor_parallelism
+
+_STYLES = frozenset({"colwise", "rowwise"})
+_DIVIDED = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+
+
+def plan_of(model: Any, size: int) -> Mapping[str, str]:  # noqa: ANN401 - a transformers model
+    """Return how each linear layer is split over `size` workers, by its name.
+
+    Raises:
+        ValueError: The model has no plan, one that is not done here, or sizes that don't divide.
+    """
+    config = model.config.get_text_config()
+    kind = f"parallel.tensor={size!r}: a {config.model_type}"
+    plan = getattr(config, "base_model_tp_plan", None)
+    if not plan:
+        raise ValueError(f"{kind} has no plan for it (base_model_tp_plan); use parallel.shard")
+    for style in sorted(set(plan.values()) - _STYLES):
+        raise ValueError(f"{kind} has a plan with {style!r}, which is not done here; use shard")
+    for field in _DIVIDED:
+        length = getattr(config, field, None)
+        if length and length % size:
+            raise ValueError(f"{kind} has {field} {length!r}, which does not divide by it")
+    prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
+    styles = {f"{prefix}{name}": style for name, style in plan.items()}
+    names = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    generic = {name: styles.get(re.sub(r"\.\d+\.", ".*.", name)) for name in names}
+    return {name: style for name, style in generic.items() if style}
+
+
+def split(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Split the layers of a model without weights over the workers of `mesh`."""
+    plan: dict[str, str] = {}
+    for name, style in plan_of(model, mesh.size()).items():
+        linear = model.get_submodule(name)
+        plan |= {f"{name}.{key}": style for key, _ in linear.named_parameters()}
+        plan[name] = style
+    apply_tensor_parallelism(model, mesh, plan)
