@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
-from orchestrator.adapters.artifacts.scratch import LOCK
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.failures.kinds import Failure
 from orchestrator.core.runs.checkpoint_names import CheckpointId, Token, parse_id
 from orchestrator.core.spec.hardware import Accelerator, Pool
 from orchestrator.messages import AttemptRequest, Failed, LogLine, Message, Succeeded
+from orchestrator.node.scratch import LOCK
 from orchestrator.ports import Clock
 from orchestrator.worker.attempt import PACE, StreamPace, stream
 from orchestrator.worker.runtime import TrackedRun, nowhere

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from orchestrator.adapters.artifacts.places import regular_files
-from orchestrator.adapters.artifacts.scratch import ScratchFolder, sweep
 from orchestrator.core.artifact import ANY_ROOM, MANIFEST_NAME, Manifest
+from orchestrator.node.scratch import ScratchFolder, sweep
 
 MOST_BYTES = int(ANY_ROOM.gb * 1e9)
 FULL = (errno.ENOSPC, errno.EDQUOT)

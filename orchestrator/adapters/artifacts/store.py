@@ -37,7 +37,6 @@ from orchestrator.adapters.artifacts.node_cache import (
 from orchestrator.adapters.artifacts.places import StoragePlace, discard
 from orchestrator.adapters.artifacts.protocols import open_place
 from orchestrator.adapters.artifacts.retrying import RetryingPlace
-from orchestrator.adapters.artifacts.scratch import ScratchFolder
 from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import (
     ANY_ROOM,
@@ -49,6 +48,7 @@ from orchestrator.core.artifact import (
 )
 from orchestrator.core.errors import ArtifactError, DamagedError, StorageError
 from orchestrator.core.settings import PATIENT
+from orchestrator.node.scratch import ScratchFolder
 from orchestrator.ports import Clock
 
 _SMALL = 20_000_000  # bytes that are looked at before they are used by others

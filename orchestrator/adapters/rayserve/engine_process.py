@@ -2,14 +2,14 @@
 
 It leads a process group, in which all that it starts stays, and has a folder of its own for
 temporary files. A guard ends both when this process dies; what is left of them when the server
-itself dies is ended here.
+itself dies is ended here. Folders that nobody holds any more, as their guards were killed too, are
+removed by the next engine of the node.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,10 +25,12 @@ from pathlib import Path
 from orchestrator.adapters.rayserve.engine_log import LineBudget
 from orchestrator.core.address_passwords import is_credential
 from orchestrator.node.masking import hidden
+from orchestrator.node.scratch import ScratchFolder
 from orchestrator.supervisor import orphans
 from orchestrator.supervisor import record as records
 
 KEPT = 400  # last lines
+_PREFIX = "engine-"
 _POLL_SECONDS = 0.05
 _KILL_SECONDS = 5.0
 _DRAIN_SECONDS = 2.0
@@ -62,12 +64,13 @@ class OwnFolder:
     """A folder of this user alone, which ends with this process, however that ends."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="engine-"))
+        self._scratch = _scratch()
+        self.path = self._scratch.path
         self._guard = orphans.guard(0, str(self.path))
 
     def remove(self) -> None:
         """Remove it with all in it. Safe to call twice."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        self._scratch.remove()
         if self._guard is not None:
             self._guard.release()
             self._guard = None
@@ -81,11 +84,11 @@ class EngineProcess:
     ) -> None:
         self._secrets = secrets
         self.lines: deque[str] = deque(maxlen=KEPT)
-        self._scratch = tempfile.mkdtemp(prefix="engine-")
+        self._scratch = _scratch()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the command that a config names
                 list(argv),
-                env={**environment, "TMPDIR": self._scratch},
+                env={**environment, "TMPDIR": str(self._scratch.path)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -94,11 +97,11 @@ class EngineProcess:
                 errors="replace",
             )
         except OSError:
-            shutil.rmtree(self._scratch)
+            self._scratch.remove()
             raise
         self.pid = self._process.pid
         _serve_before_others(self.pid)
-        self._guard = orphans.guard(self.pid, self._scratch)
+        self._guard = orphans.guard(self.pid, str(self._scratch.path))
         self._reader = threading.Thread(target=self._read, name="engine-output", daemon=True)
         self._reader.start()
 
@@ -125,7 +128,7 @@ class EngineProcess:
         while time.monotonic() < deadline and self._kill():
             threading.Event().wait(_POLL_SECONDS)
         self._reader.join(_DRAIN_SECONDS)
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.remove()
         if self._guard is not None:
             self._guard.release()
             self._guard = None
@@ -146,6 +149,11 @@ class EngineProcess:
                 with suppress(OSError, ValueError):  # a full disk: the engine must not stand still
                     sys.stdout.write(budget.passes(line, time.monotonic()))
                     sys.stdout.flush()
+
+
+def _scratch() -> ScratchFolder:
+    """Return a folder of this process; those that killed ones have left on this node go."""
+    return ScratchFolder(Path(tempfile.gettempdir()), _PREFIX)
 
 
 def _serve_before_others(group: int) -> None:

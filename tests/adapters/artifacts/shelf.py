@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
-from orchestrator.adapters.artifacts.scratch import LOCK
 from orchestrator.core.artifact import MANIFEST_NAME, ArtifactRef
+from orchestrator.node.scratch import LOCK
 
 FILES = {"config.json": b"{}", "weights/a.bin": b"a" * 100, "weights/b.bin": b"b" * 100}
 

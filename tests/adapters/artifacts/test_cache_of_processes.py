@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.artifacts import FsspecArtifactStore, scratch
-from orchestrator.adapters.artifacts.scratch import LOCK
+from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.core.artifact import ArtifactRef, CacheRoom
 from orchestrator.core.errors import StorageError
+from orchestrator.node import scratch
+from orchestrator.node.scratch import LOCK
 from tests.adapters.artifacts.shelf import FILES, contents, put
 from tests.s3 import FaultyProxy, S3Server, faulty
 

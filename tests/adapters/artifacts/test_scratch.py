@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
-from orchestrator.adapters.artifacts.scratch import LOCK, OLD_SECONDS, ScratchFolder
+from orchestrator.node.scratch import LOCK, OLD_SECONDS, ScratchFolder
 
 DIES = """
 import os, signal, sys

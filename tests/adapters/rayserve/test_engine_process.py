@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -84,7 +86,7 @@ def test_temporary_files_of_an_engine_end_with_it(
     leaves = "import tempfile; tempfile.mkdtemp(); tempfile.mkdtemp()"
     process = EngineProcess([sys.executable, "-c", leaves], {})
     assert process.how_it_ended() == "with status 0"
-    assert len([*tmp_path.glob("engine-*/*")]) == len("ab")
+    assert len([*tmp_path.glob("engine-*/tmp*")]) == len("ab")
     process.stop(0.0)
     files = OwnFolder()
     assert stat.S_IMODE(files.path.stat().st_mode) == stat.S_IRWXU
@@ -102,6 +104,41 @@ def test_temporary_files_of_an_engine_end_with_a_killed_supervisor(
     assert len([*tmp_path.glob("engine-*")]) == len(["its own", "of what it reads"])
     process.kill()
     assert wait(lambda: not [*tmp_path.glob("engine-*")], SECONDS)
+
+
+def test_what_is_left_of_an_engine_whose_guards_were_killed_too_goes_with_the_next(
+    caller: Callable[..., subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    living, process = OwnFolder(), caller(TMPDIR=str(tmp_path))
+    engine = pids_of(process)
+    own = {*tmp_path.glob("engine-*")} - {living.path}
+    assert len(own) == 2
+    for guard in guards_of(own):
+        os.kill(guard, signal.SIGKILL)
+    process.kill()
+    process.wait(SECONDS)
+    for pid in engine:
+        os.kill(pid, signal.SIGKILL)
+    assert all(folder.exists() for folder in own)
+
+    following = OwnFolder()
+    assert {*tmp_path.glob("engine-*")} == {living.path, following.path}
+    for folder in (living, following):
+        folder.remove()
+    assert not [*tmp_path.glob("engine-*")]
+
+
+def guards_of(folders: set[Path]) -> list[int]:
+    """Return the processes that watch over `folders`."""
+    names = {str(folder).encode() for folder in folders}
+    guards = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if names & {*path.read_bytes().split(b"\0")}:
+                guards.append(int(path.parent.name))
+    assert len(guards) >= len(folders)
+    return guards
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a priority")

@@ -1,4 +1,4 @@
-"""Folders that a process fills before they become artifacts, and what killed ones left of them.
+"""Folders in which a process works, until it ends, and what killed ones have left of them.
 
 Each process has a folder of its own and holds the lock in it until it ends, however it ends. Who
 makes one takes away those whose lock is free. On a file system that several machines share a lock
@@ -16,6 +16,7 @@ from pathlib import Path
 
 LOCK = ".lock"
 OLD_SECONDS = 7 * 86_400.0
+_DIGITS = 16  # of a name: what lies inside may have a socket, whose path may not be long
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -35,15 +36,19 @@ class ScratchFolder:
             os.utime(self.path / LOCK)
 
     def remove(self) -> None:
-        """Take it away with all in it, and let its lock go. A forked child leaves it alone."""
-        if os.getpid() == self._owner:
+        """Take it away with all in it, and let its lock go. A forked child leaves it alone.
+
+        Safe to call twice.
+        """
+        if os.getpid() == self._owner and self._handle >= 0:
             shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._handle)
+            self._handle = -1
 
 
 def _locked(parent: Path, prefix: str) -> tuple[Path, int]:
     while True:
-        path = parent / f"{prefix}{uuid.uuid4().hex}"
+        path = parent / f"{prefix}{uuid.uuid4().hex[:_DIGITS]}"
         path.mkdir(mode=0o700)
         try:
             handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
