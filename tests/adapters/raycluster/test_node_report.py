@@ -53,7 +53,10 @@ def test_nodes_tell_of_their_versions_clocks_and_what_they_lack(ray_address: str
 
 
 class StoppedNode:
-    """Sleeps when it is asked."""
+    """Sleeps when it is asked what it is like."""
+
+    def ping(self) -> None:
+        """Show that it has begun."""
 
     def facts(self, *_asked: object) -> dict[str, object]:
         threading.Event().wait(60.0)
@@ -86,8 +89,10 @@ def test_silent_nodes_are_waited_for_together(
     (head,) = [node for node in cluster_tables.live() if node.name == "head"]
     kinds = (StoppedNode, StoppedNode, LateReader, LateReader, LateReader)
     nodes = [replace(head, id=str(number), name=str(number)) for number in range(len(kinds))]
-    actors = iter([ray.remote(num_cpus=0)(kind).remote() for kind in kinds])
-    monkeypatch.setattr(node_report, "_on", lambda _node, _pool: next(actors))
+    actors = [ray.remote(num_cpus=0)(kind).remote() for kind in kinds]
+    ray.get([actor.ping.remote() for actor in actors], timeout=90.0)
+    following = iter(actors)
+    monkeypatch.setattr(node_report, "_on", lambda _node, _pool: next(following))
     monkeypatch.setattr(node_report, "SECONDS", 4.0)
 
     began = time.monotonic()
