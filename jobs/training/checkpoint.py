@@ -27,7 +27,7 @@ from torch import nn
 from jobs.training import model as models
 from orchestrator.job import Checkpoint
 
-SHARD_NAME = "shard.safetensors"
+SHARD_NAME, SHARD_FILES = "shard.safetensors", "shard*.safetensors"
 STATE_NAME = "state.json"
 MODEL, OPTIMIZER = "model", "optimizer"
 
@@ -84,7 +84,7 @@ class Snapshots:
             if name not in copy:
                 copy[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
             copy[name].copy_(tensor)
-        return partial(self._write, copy, state, self._header())
+        return partial(self._write, copy, state)
 
     @torch.no_grad()
     def finite(self) -> bool:
@@ -100,15 +100,12 @@ class Snapshots:
         whole = dict(state_tensors(self._model, self._optimizer))
         return {name: whole[name] for name in shares(whole, self._size)[self._rank]}
 
-    def _header(self) -> dict[str, str] | None:
-        """Return what the file of the share says beside types and shapes."""
-        return None
+    def _save(self, copy: Tensors, folder: Path) -> None:
+        save_file(copy, folder / SHARD_NAME)
 
-    def _write(
-        self, copy: Tensors, state: State, header: dict[str, str] | None, folder: Path
-    ) -> None:
+    def _write(self, copy: Tensors, state: State, folder: Path) -> None:
         if copy:
-            save_file(copy, folder / SHARD_NAME, metadata=header)
+            self._save(copy, folder)
         if self._rank == 0:
             models.save_shape(self._model, folder)
             text = json.dumps(asdict(state), indent=2, sort_keys=True)
@@ -197,8 +194,7 @@ def _read(checkpoint: Checkpoint) -> Tensors:
 
 def files_of(checkpoint: Checkpoint) -> list[Path]:
     """Return the files of tensors, of those workers that wrote any."""
-    files = [folder / SHARD_NAME for folder in checkpoint.shards]
-    return [file for file in files if file.exists()]
+    return [file for folder in checkpoint.shards for file in sorted(folder.glob(SHARD_FILES))]
 
 
 # --- what there is ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from torch import nn
 from jobs.training import model as models
 from jobs.training.parallel.degrees import MeshDegrees, parallel_of
 from jobs.training.parallel.sharding import dealt_along, experts_apart, layers
-from jobs.training.parallel.tensor import plan_of
+from jobs.training.parallel.tensor import plan_of, split_along, style_of
 
 FLOAT32, BFLOAT16 = 4, 2  # bytes
 _MOMENTS = 2
@@ -87,11 +87,10 @@ def _split(model: nn.Module, size: int) -> dict[str, tuple[int, ...]]:
     plan = plan_of(model, size) if size > 1 else {}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, weight in model.named_parameters():
-        shape = list(weight.shape)
-        style = plan.get(name.rpartition(".")[0])
-        if style == "colwise" or (style == "rowwise" and len(shape) > 1):
-            shape[0 if style == "colwise" else -1] //= size
-        shapes[name] = tuple(shape)
+        along = split_along(style_of(plan, name), weight.ndim)
+        shapes[name] = tuple(
+            length // size if at == along else length for at, length in enumerate(weight.shape)
+        )
     return shapes
 
 

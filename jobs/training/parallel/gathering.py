@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
+from jobs.training.parallel.sharding import TENSOR
+
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """Return all of a tensor; every worker that holds a part of it must call it.
@@ -25,11 +27,21 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     mesh, gathered = tensor.device_mesh, tensor.to_local()
     splits = [(at, place) for at, place in enumerate(tensor.placements) if hasattr(place, "dim")]
     for number, (at, place) in enumerate(splits):
-        within = prod(mesh.size(other) for other, p in splits[number + 1 :] if p.dim == place.dim)
-        length = tensor.shape[place.dim] // within
-        if mesh.size(at) > 1:
-            gathered = _joined(gathered, place.dim, length, mesh.get_group(at))
+        if mesh.size(at) == 1:
+            continue
+        group, dim, packed = mesh.get_group(at), place.dim, packed_in(tensor, at)
+        within = prod(mesh.size(other) for other, p in splits[number + 1 :] if p.dim == dim)
+        length = tensor.shape[dim] // within // packed
+        apart = gathered.unflatten(dim, (packed, -1))
+        gathered = _joined(apart, dim + 1, length, group).flatten(dim, dim + 1)
     return gathered
+
+
+def packed_in(tensor: DTensor, at: int) -> int:
+    """Return how many matrices stand in one that the degree `at` of the mesh splits each."""
+    names = tensor.device_mesh.mesh_dim_names or ()
+    split = names[at : at + 1] == (TENSOR,)
+    return getattr(tensor.placements[at], "split_factor", 1) if split else 1
 
 
 def _joined(part: torch.Tensor, dim: int, length: int, group: dist.ProcessGroup) -> torch.Tensor:

@@ -13,9 +13,17 @@ from math import prod
 import torch
 from safetensors import safe_open
 from torch import nn
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import LoadPlan, ReadItem
+from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
@@ -24,7 +32,7 @@ from torch.distributed.tensor import zeros as dealt_zeros
 from jobs.training import checkpoint
 from jobs.training.checkpoint import MODEL, OPTIMIZER, Tensors
 from jobs.training.parallel.gathering import whole
-from jobs.training.parallel.snapshots import FORMAT
+from jobs.training.parallel.snapshots import FORMAT, parts_of
 from jobs.training.process_group import ProcessGroup
 from orchestrator.job import Checkpoint, DataError
 
@@ -81,6 +89,27 @@ class _CheckpointReader(HuggingFaceStorageReader):
         if self._metadata is None:
             self._metadata = super().read_metadata()
         return self._metadata
+
+
+class _PartsPlanner(DefaultLoadPlanner):
+    """Plans to read what this worker holds, each piece into its place."""
+
+    def create_local_plan(self) -> LoadPlan:
+        assert self.metadata is not None  # noqa: S101 - it was set up
+        items: list[ReadItem] = []
+        self._places: dict[tuple[str, torch.Size], torch.Tensor] = {}
+        for name, tensor in self.state_dict.items():
+            for part in parts_of(tensor):
+                begin = torch.Size(part.offsets)
+                self._places[name, begin] = part.values
+                chunk = ChunkStorageMetadata(begin, part.values.shape)
+                entry = self.metadata.state_dict_metadata[name]
+                items += create_read_items_for_chunk_list(name, entry, [chunk])
+        return LoadPlan(items)
+
+    def lookup_tensor(self, index: MetadataIndex) -> torch.Tensor:
+        assert index.offset is not None  # noqa: S101 - as planned
+        return self._places[index.fqn, index.offset]
 
 
 def _is_dealt(stored: Checkpoint) -> bool:
@@ -150,7 +179,7 @@ def _load(reader: _CheckpointReader, wanted: Tensors) -> None:
     """Read what this worker holds of each tensor into its place."""
     with warnings.catch_warnings():  # of a process that reads for itself, as this one means to
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        load(wanted, storage_reader=reader, no_dist=True)
+        load(wanted, storage_reader=reader, planner=_PartsPlanner(), no_dist=True)
 
 
 def _load_together(reader: _CheckpointReader, wanted: Tensors, group: ProcessGroup) -> None:

@@ -8,13 +8,13 @@ over gloo on a CPU as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import Shard
+from torch.distributed.tensor import DTensor, Shard
 
 from jobs.training.parallel.degrees import MeshDegrees
 
@@ -46,7 +46,9 @@ def shard(loss: nn.Module, mesh: DeviceMesh, *, bf16: bool) -> None:
     size = mesh[SHARD].size()
 
     def place(weight: nn.Parameter) -> Shard:
-        return Shard(dealt_along(weight.shape, size))
+        places = weight.placements if isinstance(weight, DTensor) else ()
+        packed = {place.dim for place in places if hasattr(place, "split_factor")}
+        return Shard(dealt_along(weight.shape, size, packed))
 
     policy = narrow if bf16 else MixedPrecisionPolicy()
     for _, layer in layers(loss):
@@ -54,15 +56,16 @@ def shard(loss: nn.Module, mesh: DeviceMesh, *, bf16: bool) -> None:
     fully_shard(loss, mesh=whole, shard_placement_fn=place)
 
 
-def dealt_along(shape: Sequence[int], size: int) -> int:
+def dealt_along(shape: Sequence[int], size: int, packed: Collection[int] = ()) -> int:
     """Return the dimension of a weight along which it is dealt out to `size` workers.
 
     That is the first, but where it is too short for all, as experts are: FSDP then takes another
-    that divides evenly.
+    that divides evenly, along which no matrices are `packed`.
     """
     if not shape or shape[0] >= size:
         return 0
-    return next((dim for dim, length in enumerate(shape) if length % size == 0), 0)
+    even = (dim for dim, length in enumerate(shape) if length % size == 0 and dim not in packed)
+    return next(even, 0)
 
 
 def reshard(loss: nn.Module) -> None:

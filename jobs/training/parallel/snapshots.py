@@ -18,15 +18,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch.distributed.tensor import DTensor
+from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from jobs.training import checkpoint
-from jobs.training.checkpoint import State, Tensors
+from jobs.training.checkpoint import SHARD_NAME, State, Tensors
+from jobs.training.parallel.gathering import packed_in
 from jobs.training.process_group import ProcessGroup
 
 FORMAT = "DCP_SHARDING_INFO"  # by these names torch.distributed.checkpoint finds the parts
 OFFSETS = "saved_offsets"
+_PIECE = "|"  # between the number of a piece and the name of its tensor
 _VERSION = {"DCP_VERSION": "1.0", "format": "pt"}
 
 
@@ -56,6 +59,18 @@ def snapshots_of(
 class ShardedSnapshots(checkpoint.Snapshots):
     """Copies of what worker `rank` holds of a model that is dealt out."""
 
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - a transformers model
+        optimizer: torch.optim.Optimizer,
+        *,
+        rank: int,
+        size: int,
+    ) -> None:
+        """Copy nothing yet."""
+        super().__init__(model, optimizer, rank=rank, size=size)
+        self._offsets: dict[str, tuple[int, ...]] = {}
+
     def _is_mine(self, tensor: torch.Tensor, number: int) -> bool:
         """Whether of those who hold the same part this rank saves it; `number` is the tensor's."""
         if not isinstance(tensor, DTensor):
@@ -68,33 +83,64 @@ class ShardedSnapshots(checkpoint.Snapshots):
         )
 
     def _parts(self) -> Iterator[tuple[str, TensorPart]]:
+        """Yield the parts that this rank saves, by their names in the copy."""
         whole = checkpoint.state_tensors(self._model, self._optimizer)
         for number, (name, tensor) in enumerate(whole):
-            part = part_of(tensor)
-            if part.values.numel() and self._is_mine(tensor, number):
-                yield name, part
+            if self._is_mine(tensor, number):
+                for piece, part in enumerate(parts_of(tensor)):
+                    yield f"{piece}{_PIECE}{name}", part
 
     def _share(self) -> Tensors:
-        return {name: part.values for name, part in self._parts()}
+        parts = dict(self._parts())
+        self._offsets |= {key: part.offsets for key, part in parts.items()}  # they stay
+        return {key: part.values for key, part in parts.items()}
 
-    def _header(self) -> dict[str, str]:
-        begins = {name: {OFFSETS: part.offsets} for name, part in self._parts()}
-        return {**_VERSION, FORMAT: json.dumps(begins)}
+    def _save(self, copy: Tensors, folder: Path) -> None:
+        """Write the copy; a second piece of one tensor goes into a file of its own."""
+        files: dict[str, Tensors] = {}
+        begins: dict[str, dict[str, object]] = {}
+        for key, values in copy.items():
+            piece, _, name = key.partition(_PIECE)
+            files.setdefault(piece, {})[name] = values
+            begins.setdefault(piece, {})[name] = {OFFSETS: self._offsets[key]}
+        for piece, tensors in files.items():
+            file = folder / (SHARD_NAME if piece == "0" else f"shard-{piece}.safetensors")
+            save_file(tensors, file, metadata={**_VERSION, FORMAT: json.dumps(begins[piece])})
 
 
 @dataclass(frozen=True, slots=True)
 class TensorPart:
-    """What a rank holds of a tensor: it begins at `offsets`."""
+    """What a rank holds of a tensor in one piece: it begins at `offsets`."""
 
     values: torch.Tensor
     offsets: tuple[int, ...]
 
 
-def part_of(tensor: torch.Tensor) -> TensorPart:
-    """Return what this rank holds of a tensor: all of it, where it is not dealt out."""
+def parts_of(tensor: torch.Tensor) -> list[TensorPart]:
+    """Return the pieces that this rank holds of a tensor: all of it, where it is not dealt out."""
     if not isinstance(tensor, DTensor):
-        return TensorPart(tensor, (0,) * tensor.ndim)
-    _, offsets = compute_local_shape_and_global_offset(
-        tensor.shape, tensor.device_mesh, tensor.placements
-    )
-    return TensorPart(tensor.to_local(), tuple(offsets))
+        return [TensorPart(tensor, (0,) * tensor.ndim)]
+    local, mesh, places = tensor.to_local(), tensor.device_mesh, list(tensor.placements)
+    packed = [at for at in range(len(places)) if packed_in(tensor, at) > 1]
+    dims = {at: places[at].dim for at in packed}  # type: ignore[attr-defined] # of those that split
+    for at in packed:
+        places[at] = Replicate()
+    _, offsets = compute_local_shape_and_global_offset(tensor.shape, mesh, places)
+    pieces = [TensorPart(local, tuple(offsets))]
+    for at, dim in dims.items():
+        matrices = packed_in(tensor, at)
+        of_each, rank = tensor.shape[dim] // matrices, mesh.get_local_rank(at)
+        step = of_each // mesh.size(at)
+        pieces = [
+            TensorPart(
+                piece.values.narrow(dim, number * step, step),
+                _moved(piece.offsets, dim, number * of_each + rank * step),
+            )
+            for piece in pieces
+            for number in range(matrices)
+        ]
+    return [piece for piece in pieces if piece.values.numel()]
+
+
+def _moved(offsets: tuple[int, ...], dim: int, begin: int) -> tuple[int, ...]:
+    return (*offsets[:dim], begin, *offsets[dim + 1 :])

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from jobs.training import model as models
 from jobs.training.loss import TokenLoss
 from jobs.training.parallel.sharding import TENSOR, shard
-from jobs.training.parallel.snapshots import part_of
+from jobs.training.parallel.snapshots import parts_of
 from jobs.training.parallel.tensor import split
 from jobs.training.process_group import ProcessGroup
 
@@ -76,7 +76,6 @@ def _fill(model: nn.Module, source: nn.Module | None, group: ProcessGroup) -> No
         if not isinstance(tensor, DTensor):
             tensor.copy_(whole)
             continue
-        part = part_of(tensor)
-        if part.values.numel():
+        for part in parts_of(tensor):
             sizes = zip(part.offsets, part.values.shape, strict=True)
             part.values.copy_(whole[tuple(slice(begin, begin + size) for begin, size in sizes)])

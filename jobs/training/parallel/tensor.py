@@ -1,7 +1,7 @@
 """Splits the products of each layer over workers, by the plan that transformers has of the model.
 
-Of that plan the columns and rows of plain linear layers are taken (`base_model_tp_plan`); what
-stands outside of the layers is dealt out as without it.
+Of that plan the columns and rows of linear layers and of experts are taken (`base_model_tp_plan`);
+what stands outside of the layers is dealt out as without it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,14 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
-_STYLES = frozenset({"colwise", "rowwise"})
-_DIVIDED = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+PACKED = "packed_colwise"  # two matrices that stand in one: each is split
+_STYLES = frozenset({"colwise", "rowwise", PACKED, "moe_tp_experts"})
+_DIVIDED = (
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "moe_intermediate_size",
+)
 
 
 def plan_of(model: Any, size: int) -> Mapping[str, str]:  # noqa: ANN401 - a transformers model
@@ -37,16 +43,27 @@ def plan_of(model: Any, size: int) -> Mapping[str, str]:  # noqa: ANN401 - a tra
             raise ValueError(f"{kind} has {field} {length!r}, which does not divide by it")
     prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
     styles = {f"{prefix}{name}": style for name, style in plan.items()}
-    names = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
-    generic = {name: styles.get(re.sub(r"\.\d+\.", ".*.", name)) for name in names}
-    return {name: style for name, style in generic.items() if style}
+    named = (*model.named_modules(), *model.named_parameters())
+    matched = {name: styles.get(re.sub(r"\.\d+\.", ".*.", name)) for name, _ in named}
+    return {name: style for name, style in matched.items() if style}
 
 
 def split(model: nn.Module, mesh: DeviceMesh) -> None:
     """Split the layers of a model without weights over the workers of `mesh`."""
-    plan: dict[str, str] = {}
-    for name, style in plan_of(model, mesh.size()).items():
-        linear = model.get_submodule(name)
-        plan |= {f"{name}.{key}": style for key, _ in linear.named_parameters()}
-        plan[name] = style
-    apply_tensor_parallelism(model, mesh, plan)
+    plan = plan_of(model, mesh.size())
+    of_weights = {name: style_of(plan, name) for name, _ in model.named_parameters()}
+    own = {name: style for name, style in of_weights.items() if style}
+    apply_tensor_parallelism(model, mesh, {**own, **plan})
+
+
+def style_of(plan: Mapping[str, str], weight: str) -> str | None:
+    """Return how a weight is split: as the plan says of it, or of its linear layer."""
+    style = plan.get(weight) or plan.get(weight.rpartition(".")[0])
+    return None if style == "moe_tp_experts" else style
+
+
+def split_along(style: str | None, dimensions: int) -> int | None:
+    """Return the dimension along which a weight is split, `None` where each worker has all."""
+    if style is None or (style == "rowwise" and dimensions == 1):
+        return None
+    return dimensions - 1 if style == "rowwise" else max(0, dimensions - 2)

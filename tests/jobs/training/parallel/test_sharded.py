@@ -32,6 +32,7 @@ CHAIN = (
     (2, {"tensor": 2}, 21),
     (1, None, None),
 )
+CHAIN_OF_EXPERTS = ((4, {"shard": 2, "tensor": 2}, 3), (2, HALVES, 5), (2, {"tensor": 2}, None))
 SHORTER = {"steps": 4}
 EXPERTS = {
     "hidden_size": 32,
@@ -43,9 +44,32 @@ EXPERTS = {
     "num_experts": 2,  # fewer than workers: dealt out along another dimension
     "num_experts_per_tok": 1,
 }
+DEEPSEEK = {
+    "hidden_size": 32,
+    "moe_intermediate_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "first_k_dense_replace": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 16,
+}
 OTHERS: dict[str, tuple[int, dict[str, int], dict[str, Any]]] = {
     "experts": (4, {"shard": 4}, {**SHORTER, "architecture": "qwen3_moe", "model": EXPERTS}),
     "split": (4, {"shard": 2, "tensor": 2}, {**SHORTER, "checkpoint_every": 2}),
+    "split experts": (
+        4,
+        {"shard": 2, "tensor": 2},
+        {**SHORTER, "architecture": "deepseek_v3", "model": DEEPSEEK, "checkpoint_every": 2},
+    ),
     "split alone": (2, {"tensor": 2}, {**SHORTER, "accumulate": 3}),
     "bf16": (2, HALVES, {**SHORTER, "precision": "bf16"}),
     "served as trained": (2, HALVES, {**SHORTER, "weights": "bf16"}),
@@ -92,6 +116,10 @@ def others(
     ]
     shorter.append(_gang(root / "input", sums, "whole", 2, HALVES, None, **SHORTER))
     shorter[-1]["inputs"]["model"] = str(undisturbed.output)
+    experts = {**OTHERS["split experts"][2], "steps": 6}
+    for number, (workers, mesh, stop) in enumerate(CHAIN_OF_EXPERTS):
+        gang = _gang(root / "experts in turn", sums, str(number), workers, mesh, stop, **experts)
+        shorter.append(gang)
     return _trained(root, *shorter)
 
 
@@ -163,6 +191,15 @@ def test_a_run_goes_on_on_any_mesh_and_without_one(chain: Path, undisturbed: Loc
     assert close(weights(LocalContext(folder=folder)), weights(undisturbed))
 
 
+def test_split_experts_go_on_on_any_mesh(others: Path, tmp_path: Path, sums: Path) -> None:
+    ctx = LocalContext(folder=tmp_path, inputs={"data": sums})
+    pretrain(ctx, **{**SHORT, **OTHERS["split experts"][2], "steps": 6})
+    alone = ctx.series("train/loss")
+    for number, begin in enumerate((0, 2, 4)):
+        losses = _losses(others / "experts in turn", str(number))
+        assert losses == pytest.approx(alone[begin : begin + len(losses)], rel=1e-3)
+
+
 def test_each_rank_writes_its_own_part_and_no_part_is_written_twice(whole: Path) -> None:
     model = load_file(whole / "halves" / "output" / "model.safetensors")
     for name in ("halves", "twice"):
@@ -196,7 +233,7 @@ def test_other_models_and_passes_learn_what_one_worker_learns(
         key: part.shape for key, part in alone.items()
     }
     # With experts a token may go to another one by rounding, in any gang.
-    assert name in {"bf16", "experts"} or close(of_gang, alone)
+    assert name in {"bf16", "experts", "split experts"} or close(of_gang, alone)
 
 
 def test_a_model_that_was_trained_before_is_dealt_out_too(
