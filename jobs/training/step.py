@@ -22,6 +22,8 @@ from jobs.data.tokens.prefetch import PrefetchedRows
 from jobs.training.balance import Balance
 from jobs.training.loss import TokenLoss, nll
 from jobs.training.parallel.gathering import clipped
+from jobs.training.parallel.sharding import TENSOR
+from jobs.training.parallel.tensor import add_partial_gradients
 from jobs.training.process_group import ProcessGroup
 from orchestrator.job import Hardware
 
@@ -91,6 +93,7 @@ class Stepper:
     def _clipped(self) -> torch.Tensor:
         """Have the norm of the gradient be `clip` at most; return what it was."""
         if self.group.mesh is not None:
+            add_partial_gradients(self.wrapped, self.group.mesh[TENSOR])
             return clipped(self.wrapped.parameters(), self.clip)
         return nn.utils.clip_grad_norm_(self.wrapped.parameters(), self.clip)
 

@@ -149,7 +149,10 @@ def forecast(
             f"{_way_out(memory, memory_gb)}"
         )
     have = f" of {memory_gb:,.0f} GB" if memory_gb is not None else ""
-    yield f"{size}: {_gb(memory.rank)}{have} a rank ({parts}), {_gb(memory.checkpoint)} a save"
+    yield (
+        f"{size}: {_gb(memory.rank)}{have} a rank ({parts}), {_gb(memory.checkpoint)} a save; "
+        f"to begin, {_gb(models.parameters(model) * FLOAT32)} on the host of the first worker"
+    )
 
 
 def _recipe(params: Mapping[str, Any], parallel: MeshDegrees, *, bf16: bool) -> MemoryFactors:

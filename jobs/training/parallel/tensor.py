@@ -10,12 +10,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
 PACKED = "packed_colwise"  # two matrices that stand in one: each is split
-_STYLES = frozenset({"colwise", "rowwise", PACKED, "moe_tp_experts"})
+# What no weight is split by: experts as a whole, and norms of heads, which are split.
+_EXPERTS, _OF_HEADS = "moe_tp_experts", "replicated_with_grad_allreduce"
+_STYLES = frozenset({"colwise", "rowwise", PACKED, _EXPERTS, _OF_HEADS})
+_PARTIAL = "gradient_is_partial"
 _DIVIDED = (
     "num_attention_heads",
     "num_key_value_heads",
@@ -53,13 +59,25 @@ def split(model: nn.Module, mesh: DeviceMesh) -> None:
     plan = plan_of(model, mesh.size())
     of_weights = {name: style_of(plan, name) for name, _ in model.named_parameters()}
     own = {name: style for name, style in of_weights.items() if style}
-    apply_tensor_parallelism(model, mesh, {**own, **plan})
+    for name in (name for name, style in plan.items() if style == _OF_HEADS):
+        setattr(model.get_submodule(name), _PARTIAL, True)
+    hooked = {name: style for name, style in plan.items() if style != _OF_HEADS}
+    apply_tensor_parallelism(model, mesh, {**own, **hooked})
+
+
+@torch.no_grad()
+def add_partial_gradients(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Add up the gradients of norms of heads: each worker of `mesh` has those of its own."""
+    for module in model.modules():
+        for weight in module.parameters(recurse=False) if hasattr(module, _PARTIAL) else ():
+            if isinstance(weight.grad, DTensor):
+                dist.all_reduce(weight.grad.to_local(), group=mesh.get_group())
 
 
 def style_of(plan: Mapping[str, str], weight: str) -> str | None:
     """Return how a weight is split: as the plan says of it, or of its linear layer."""
     style = plan.get(weight) or plan.get(weight.rpartition(".")[0])
-    return None if style == "moe_tp_experts" else style
+    return None if style in {_EXPERTS, _OF_HEADS} else style
 
 
 def split_along(style: str | None, dimensions: int) -> int | None:

@@ -36,11 +36,20 @@ def test_seven_billion_parameters_fit_64_chips_and_not_one() -> None:
     line = _forecast(64, parallel={"shard": 64})
     assert line.startswith("6.74B parameters, 64 workers: ")
     assert "(1.7 GB of weights, gradients and optimizer state" in line
-    assert line.endswith("80.9 GB a save")
+    assert line.endswith("80.9 GB a save; to begin, 27.0 GB on the host of the first worker")
     with pytest.raises(
         ValueError, match=r"needs .* \(107\.8 GB of weights.*a chip has 80 GB; shard"
     ):
         _forecast(1, parallel={"shard": -1})
+
+
+def test_deepseek_v3_fits_2048_chips_where_its_experts_are_split() -> None:
+    recipe: dict[str, Any] = {"architecture": "deepseek_v3", "model": {}, "batch_size": 256}
+    recipe |= {"rows": {"sequence": 4096}, "activation_checkpointing": True}
+    line = _forecast(2048, parallel={"shard": 256, "tensor": 8}, **recipe)
+    assert line.startswith("671.03B parameters, 2,048 workers: ")
+    with pytest.raises(ValueError, match=r"80 GB; split its layers by parallel\.tensor"):
+        _forecast(2048, parallel={"shard": 2048}, **recipe)
 
 
 def test_what_is_kept_for_the_backward_pass_counts_and_can_be_lessened() -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from jobs.pretraining import pretrain
 from tests.jobs.local_context import LocalContext
-from tests.jobs.recipes import SHORT
+from tests.jobs.recipes import SHORT, SMALL
 from tests.jobs.test_pretraining import ROOT, close, weights
 from tests.jobs.training.parallel import gangs
 
@@ -69,6 +69,11 @@ OTHERS: dict[str, tuple[int, dict[str, int], dict[str, Any]]] = {
         4,
         {"shard": 2, "tensor": 2},
         {**SHORTER, "architecture": "deepseek_v3", "model": DEEPSEEK, "checkpoint_every": 2},
+    ),
+    "split heads": (
+        4,
+        {"shard": 2, "tensor": 2},
+        {**SHORTER, "architecture": "qwen3", "model": {**SMALL, "head_dim": 16}},
     ),
     "split alone": (2, {"tensor": 2}, {**SHORTER, "accumulate": 3}),
     "bf16": (2, HALVES, {**SHORTER, "precision": "bf16"}),
