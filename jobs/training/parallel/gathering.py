@@ -32,7 +32,8 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
         group, dim, packed = mesh.get_group(at), place.dim, packed_in(tensor, at)
         within = prod(mesh.size(other) for other, p in splits[number + 1 :] if p.dim == dim)
         length = tensor.shape[dim] // within // packed
-        apart = gathered.unflatten(dim, (packed, -1))
+        shape = gathered.shape  # of which `dim` may be empty here
+        apart = gathered.reshape(*shape[:dim], packed, shape[dim] // packed, *shape[dim + 1 :])
         gathered = _joined(apart, dim + 1, length, group).flatten(dim, dim + 1)
     return gathered
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from math import prod
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -103,7 +104,7 @@ class _PartsPlanner(DefaultLoadPlanner):
                 begin = torch.Size(part.offsets)
                 self._places[name, begin] = part.values
                 chunk = ChunkStorageMetadata(begin, part.values.shape)
-                entry = self.metadata.state_dict_metadata[name]
+                entry: Any = self.metadata.state_dict_metadata[name]
                 items += create_read_items_for_chunk_list(name, entry, [chunk])
         return LoadPlan(items)
 

@@ -9,6 +9,7 @@ over gloo on a CPU as it is.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,7 +47,7 @@ def shard(loss: nn.Module, mesh: DeviceMesh, *, bf16: bool) -> None:
     size = mesh[SHARD].size()
 
     def place(weight: nn.Parameter) -> Shard:
-        places = weight.placements if isinstance(weight, DTensor) else ()
+        places: Any = weight.placements if isinstance(weight, DTensor) else ()
         packed = {place.dim for place in places if hasattr(place, "split_factor")}
         return Shard(dealt_along(weight.shape, size, packed))
 
