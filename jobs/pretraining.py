@@ -325,16 +325,16 @@ def _model(
     One that is to be dealt out has no weights; then they are in the second, of the first worker.
     """
 
-    def given() -> nn.Module:
+    def initial() -> nn.Module:
         if "model" not in ctx.inputs:
             return fresh()
         loaded: nn.Module = load(ctx.inputs["model"], torch.float32, "cpu")
         return loaded
 
     if group.mesh is None:
-        return checkpoint.shape(latest) if latest else given(), None
+        return checkpoint.shape(latest) if latest else initial(), None
     if latest is None:
-        return outlined(given, group)
+        return outlined(initial, group)
     with torch.device("meta"):
         return checkpoint.shape(latest), None
 

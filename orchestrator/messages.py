@@ -31,23 +31,21 @@ class TrackedAt:
 class AttemptRequest:
     """All that a pool needs to know to execute one attempt of a job.
 
-    The controller makes it, of its run and a stage; the cluster that places the attempt reads it,
-    and so does each of its workers.
-    `job` is a dotted function name under one of `packages`. What is `shipped` is put on the import
-    path; the folders of `code` are where nothing is. `storage` is the base URI of the artifact
-    store. `epoch` and `attempt`
-    fence writes: once a later one has begun, this one must not commit. `avoid` names nodes of the
-    pool on which no worker is placed while others can do, `drained` those on which none is placed
-    in any case; `keep` is how many checkpoints are kept. With
+    The controller makes it; the cluster that places the attempt and its workers read it. `job` is
+    a dotted function name under one of `packages`. What is `shipped` is put on the import path;
+    the folders of `code` are where nothing is. `storage` is the base URI of the artifact store.
+    `epoch` and `attempt` fence writes: once a later one has begun, this one must not commit.
+    `avoid` names nodes of the pool on which no worker is placed while others can do, `drained`
+    those on which none is placed in any case; `keep` is how many checkpoints are kept. With
     `needs.min_workers` the cluster decides how many workers there are, by what it has room for.
     `continues` is the folder of an earlier run's checkpoints in the artifact store: the attempt
     goes on from the newest of them while its stage has none of its own. Workers that are asked to
     end have `kill_after` seconds to leave; `waits` has the other times. `measured` is what the
-    nodes are told apart by that may be used (`node/node_identity.py`); with `None` any may.
-    `env` are variables of its processes, `secrets` such that are shown nowhere. `node_ranks` has
-    for each worker the number of its node; it is empty until they have their places. `room` is
-    what its nodes may keep of artifacts. `tracked` is set where what its job starts is to write
-    to its run in MLflow.
+    nodes are told apart by that may be used (`node/node_identity.py`); with `None` any may. `env`
+    are variables of its processes, `secrets` such that are shown nowhere. `node_ranks` has for
+    each worker the number of its node; it is empty until they have their places. `room` is what
+    its nodes may keep of artifacts. `tracked` is set where what its job starts is to write to its
+    run in MLflow.
     """
 
     run: str

@@ -82,10 +82,7 @@ def run_task(
                 yield batch
                 last = batch
             asked = _asked_to_end()
-    except (
-        KeyboardInterrupt,
-        GeneratorExit,
-    ):  # so Ray asks a task, and an actor that speaks
+    except (KeyboardInterrupt, GeneratorExit):  # so Ray asks a task, and an actor that speaks
         asked = True
     if asked:
         visible.end()

@@ -17,17 +17,19 @@ def main() -> None:
     sys.stdout.write(f"\n{json.dumps(answers)}\n")
 
 
-def _answer(function: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     module, _, name = function.rpartition(".")
     forecast = getattr(importlib.import_module(module), name)
     try:
-        return {"lines": [str(line) for line in forecast(given["params"], **_beside(given))]}
+        return {
+            "lines": [str(line) for line in forecast(arguments["params"], **_beside(arguments))]
+        }
     except ValueError as error:
         return {"refused": " ".join(str(error).split())}
 
 
-def _beside(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name != "params"}
+def _beside(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name != "params"}
 
 
 if __name__ == "__main__":

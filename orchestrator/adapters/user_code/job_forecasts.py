@@ -33,7 +33,7 @@ class _JobQuestion:
     stage: str
     pool: str
     function: str
-    given: dict[str, Any]
+    arguments: dict[str, Any]
 
 
 def forecasts(plan: Plan, jobs: JobSettings) -> tuple[Sequence[Problem], Sequence[str]]:
@@ -73,19 +73,19 @@ def _questions(stage: Stage, pool: str, plan: Plan, jobs: JobSettings) -> Iterat
         return
     computes = "bf16" in chip.formats and chip.device != _CPU and not plan.pools[pool].emulated
     for workers in dict.fromkeys((here.needs.workers, here.needs.least)):
-        given = {
+        arguments = {
             "params": here.params,
             "inputs": sorted(stage.inputs),
             "workers": workers,
             "memory_gb": chip.memory_gb,
             "bf16": computes,
         }
-        yield _JobQuestion(stage.name, pool, function, given)
+        yield _JobQuestion(stage.name, pool, function, arguments)
 
 
 def _ask(questions: Sequence[_JobQuestion], jobs: JobSettings) -> list[dict[str, Any]] | str:
     """Return the answers, or why there are none."""
-    asked = [{"function": each.function, "given": each.given} for each in questions]
+    asked = [{"function": each.function, "arguments": each.arguments} for each in questions]
     try:
         done = subprocess.run(  # noqa: S603 - our own module
             [sys.executable, "-m", forecast_child.__name__],
