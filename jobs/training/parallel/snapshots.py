@@ -2,7 +2,8 @@
 
     rank-0/config.json, state.json    as those of any training
     rank-K/shard.safetensors          the parts that rank K holds of `model/NAME` and
-                                      `optimizer/PARAMETER/STATE`
+                                      `optimizer/PARAMETER/STATE`; second pieces of
+                                      tensors stand in `shard-1.safetensors`
 
 A file says where in its tensor each part begins, as `torch.distributed.checkpoint` does in
 safetensors, and is read by that. Nothing passes between the workers to save it, so that it is
