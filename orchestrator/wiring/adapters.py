@@ -206,6 +206,7 @@ def run_worker(
         ),
         chip=chip,
         tracked_run=partial(attempt_run, request),
+        end_process=partial(os._exit, 1),
     )
     return _releasing(messages, store)
 

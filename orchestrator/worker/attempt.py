@@ -8,6 +8,7 @@ the product, everything is caught.
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +43,10 @@ from orchestrator.worker.runtime import (
     nowhere,
 )
 from orchestrator.worker.termination import asked_to_end
+from orchestrator.worker.unheard import UnheardWatch
 from orchestrator.worker.watchdog import Hang, Watchdog
+
+_STDERR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +98,13 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     chip: Chips = real_chip,
     pace: StreamPace = PACE,
     tracked_run: TrackedRun = nowhere,
+    end_process: Callable[[], None] = lambda: None,
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; yield what it says in batches, last exactly one outcome.
 
     Never raises. Closing the generator tells the job to end and takes its scratch away, and so
     does whoever asks the process to end: a checkpoint that is being saved is finished before.
+    `end_process` is called where a newer attempt has replaced this one and nobody reads that.
     """
     outbox = MessageQueue(rank, following())
     runtime = AttemptRuntime(store, clock, outbox, threading.Event(), tracked_run=tracked_run)
@@ -108,10 +114,18 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     fence_watch = FenceWatch(
         attempt.fence, clock, request.waits.fence, rank=rank, workers=request.needs.workers
     )
+
+    def end_unheard(error: StaleAttemptError) -> None:
+        attempt.end_unheard(error)
+        end_process()
+
+    unheard = UnheardWatch(fence_watch.stale, request.waits.fence, runtime.over, end_unheard)
+    unheard.begin()
     thread.start()  # the threads that come from here on are the job's
     try:
         batch: Sequence[Message] = ()
         while not runtime.outbox.wait(pace.batch if batch else pace.first):
+            unheard.turns += 1
             batch = [*runtime.outbox.drain(), *watchdog.alive(rank)]
             if batch:
                 yield batch
@@ -182,6 +196,16 @@ class _JobRun:
         if self._context is not None:
             self._context.checkpoints.let_finish(seconds)
 
+    def end_unheard(self, error: StaleAttemptError) -> None:
+        """End as far as a process can from within, and write why where its node keeps it."""
+        os.write(_STDERR, f"{self._ending(error)}\n".encode())
+        self._runtime.stop.set()
+        self.outlast_save(self._request.kill_after)
+        self.drop()
+
+    def _ending(self, error: StaleAttemptError) -> str:
+        return f"worker {self._rank} on {platform.node()!r} ends: {error}"
+
     def fence(self) -> Fence | None:
         """Return the fence that this worker is to look at, where its job has checkpoints."""
         return self._context.checkpoints.fence if self._context else None
@@ -189,7 +213,7 @@ class _JobRun:
     def over(self, stale: StaleAttemptError | None, hang: Hang | None) -> Sequence[Message]:
         """Return what is said last of a job that a newer attempt has replaced, or that hangs."""
         if stale is not None:
-            self._print(f"worker {self._rank} on {platform.node()!r} ends: {stale}")
+            self._print(self._ending(stale))
             outcome = self._failed(FailureKind.CANCELLED, str(stale))
             return [*self._runtime.outbox.drain(), valid_message(outcome)]
         if hang is not None:

@@ -42,8 +42,9 @@ class FenceWatch:
 
     def stale(self) -> StaleAttemptError | None:
         """Return why the attempt is over, once that was seen; begin a look that is due."""
-        if self._check is not None:
-            return self._seen(self._check) if self._check.done else None
+        check = self._check
+        if check is not None:
+            return self._seen(check) if check.done else None
         now = self._clock.monotonic()
         fence = self._fence() if now >= self._next_look else None
         if fence is not None:

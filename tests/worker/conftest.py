@@ -84,6 +84,7 @@ class Bench:
     clock: Clock = field(default_factory=FixedClock)
     pace: StreamPace = PACE
     tracked_run: TrackedRun = nowhere
+    end_process: Callable[[], None] = lambda: None
 
     def write(self, source: str) -> None:
         place = self.folder / self.package
@@ -117,6 +118,7 @@ class Bench:
             process_group=self.process_group,
             pace=self.pace,
             tracked_run=self.tracked_run,
+            end_process=self.end_process,
         )
 
     def together(self, request: AttemptRequest) -> list[list[Message]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -30,14 +30,14 @@ TRAINS = """
 
     ended = threading.Event()
 
-    def trains(ctx):
+    def trains(ctx, most=3000):
         try:
             if ctx.rank == 0:
                 ctx.latest_checkpoint()
             else:
                 ctx.save_checkpoint(1, lambda folder: None)
                 ctx.finish_saving()
-            work(ctx)
+            work(ctx, most)
         finally:
             ended.set()
 
@@ -101,6 +101,23 @@ def test_each_worker_ends_as_stale_with_a_line_and_its_job_does_too(
     assert line == LogLine(rank, f"worker {rank} on {platform.node()!r} ends: {why}")
     jobs = __import__(f"{fast.package}.jobs", fromlist=["jobs"])
     assert jobs.ended.wait(10)
+
+
+def test_where_nobody_reads_what_it_says_the_process_ends_once_it_was_replaced(
+    bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bench.write(TRAINS)
+    ended = threading.Event()
+    bench.clock, bench.end_process = RunningClock(), ended.set
+    waits = replace(bench.request().waits, fence=0.1)
+    request = bench.request("trains", params={"most": 60_000}, watch=Watch(hang=None), waits=waits)
+    stream = bench.stream(request)
+    next(batch for batch in stream if LogLine(0, "works") in batch)
+    assert not ended.wait(1.5), "nobody has replaced it"
+    bench.store.mark(CLAIM, "")
+    assert ended.wait(20)
+    stream.close()  # type: ignore[attr-defined]
+    assert "has claimed 'checkpoints/r2-1/train'" in capfd.readouterr().err
 
 
 def test_of_a_large_gang_every_worker_ends_too(fast: Bench) -> None:
