@@ -33,7 +33,7 @@ install: $(VENV)/.installed ## make the virtual environment, with all that runni
 demo: $(VENV)/.installed ## train on one pool, serve on the other, ask the served model
 	@$(BIN)/python -m tests.demo
 
-test: test-clusters test-services test-units test-jobs ## run the tests, three of four parts at once
+test: test-clusters test-units test-jobs test-services ## run the tests, three of four parts at once
 
 test-clusters: $(VENV)/.dev
 	$(BIN)/python -m pytest -m services tests/adapters
