@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A lock file is a whole list, in any order: two pips take it in turns.
 LOCKED = grep -v '^\#' $(1) | xargs -P 2 -n 24 $(PIP) --no-deps
 
-.PHONY: help install demo test test-clusters test-services test-units test-jobs check lint types contracts format bench chaos hosts vllm llmcompressor torchtitan smollm2 image lock clean
+.PHONY: help install demo test test-services test-units test-jobs check lint types contracts format bench chaos hosts vllm llmcompressor torchtitan smollm2 image lock clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
@@ -33,13 +33,10 @@ install: $(VENV)/.installed ## make the virtual environment, with all that runni
 demo: $(VENV)/.installed ## train on one pool, serve on the other, ask the served model
 	@$(BIN)/python -m tests.demo
 
-test: test-clusters test-units test-jobs test-services ## run the tests, three of four parts at once
-
-test-clusters: $(VENV)/.dev
-	$(BIN)/python -m pytest -m services tests/adapters
+test: test-services test-units test-jobs ## run the tests, in three parts at once
 
 test-services: $(VENV)/.dev
-	$(BIN)/python -m pytest -m services --ignore=tests/adapters
+	$(BIN)/python -m pytest -m services
 
 test-units: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not services" --ignore=tests/jobs --ignore=tests/serving
