@@ -41,10 +41,7 @@ ROOMS_WITH_PARTICIPLES = (
     "orchestrator/service/doctor.py",
     "orchestrator/worker/checkpoint_verification.py",
     "orchestrator/worker/fencing.py",
-    "jobs/formats/",
-    "jobs/parity/",
     "jobs/qualification/",
-    "jobs/training/",
 )
 # What `at` is: a time. A place has a name of its own.
 TIMES = {"float", "float | None"}

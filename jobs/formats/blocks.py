@@ -172,7 +172,7 @@ def _halves(codes: Tensor) -> Tensor:
 
 class _Rooms(threading.local):
     def __init__(self) -> None:
-        self.held: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+        self.tensors: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
 
 
 _rooms = _Rooms()
@@ -184,9 +184,9 @@ def _room(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.d
     It is used again and again: to touch new memory costs several times what is calculated in it.
     """
     size = prod(shape)
-    held = _rooms.held.get((name, dtype, device))
-    if held is None or len(held) < size:
-        held = torch.empty(max(size, _PIECE), dtype=dtype, device=device)
+    room = _rooms.tensors.get((name, dtype, device))
+    if room is None or len(room) < size:
+        room = torch.empty(max(size, _PIECE), dtype=dtype, device=device)
         if device.type == "cpu":
-            _rooms.held[name, dtype, device] = held
-    return held[:size].view(shape)
+            _rooms.tensors[name, dtype, device] = room
+    return room[:size].view(shape)

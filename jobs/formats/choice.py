@@ -79,11 +79,11 @@ def choose(
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(deepcopy(config), dtype=torch.bfloat16)
-    held: Mapping[str, Tensor] = model.state_dict()
-    places = dict(zip(specs, _places(model, held, specs), strict=True))
-    quantized = _quantized(model, held, places, specs, scheme) if stored is None else {*stored}
+    tensors: Mapping[str, Tensor] = model.state_dict()
+    places = dict(zip(specs, _places(model, tensors, specs), strict=True))
+    quantized = _quantized(model, tensors, places, specs, scheme) if stored is None else {*stored}
     splits = [*_splits(model)]
-    parts = {name: tuple(_parts(splits, held, place)) for name, place in places.items()}
+    parts = {name: tuple(_parts(splits, tensors, place)) for name, place in places.items()}
     in_memory = {part for name in quantized for part in parts[name]}
     modules = {
         name: _module(name, quantized)
@@ -99,7 +99,7 @@ def choose(
     return QuantizationChoice(
         frozenset(quantized),
         tuple(sorted({*modules.values(), *linear}, key=_natural)),
-        frozenset(_in_float32(model, held, places)),
+        frozenset(_in_float32(model, tensors, places)),
         frozenset(module for name, module in modules.items() if places[name] in others),
         parts,
     )
@@ -107,7 +107,7 @@ def choose(
 
 def _quantized(
     model: Any,  # noqa: ANN401 - as above
-    held: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
     places: Mapping[str, str | None],
     specs: Mapping[str, Spec],
     scheme: Scheme | None,
@@ -117,7 +117,7 @@ def _quantized(
     quantized = {
         name
         for name, place in places.items()
-        if place and _is_quantizable(specs[name].shape, place, held[place], linear)
+        if place and _is_quantizable(specs[name].shape, place, tensors[place], linear)
     }
     quantized |= _alike(quantized, {name for name, place in places.items() if place is None})
     return _fitting(quantized, specs, places, scheme) if scheme else quantized
@@ -125,7 +125,7 @@ def _quantized(
 
 def _places(
     model: Any,  # noqa: ANN401 - any causal language model of transformers
-    held: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
     names: Iterable[str],
 ) -> Iterator[str | None]:
     """Yield for each name on disk the tensor in memory that it becomes, or a part of.
@@ -137,12 +137,12 @@ def _places(
     converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
     prefix = model.base_model_prefix
     for name in names:
-        renamed, _ = rename_source_key(name, renamings, converters, prefix, held)
-        if renamed not in held and name in held:
+        renamed, _ = rename_source_key(name, renamings, converters, prefix, tensors)
+        if renamed not in tensors and name in tensors:
             renamed = name
-        if renamed not in held:
-            renamed, _ = rename_source_key(name, [], [], prefix, held)
-        yield renamed if renamed in held else None
+        if renamed not in tensors:
+            renamed, _ = rename_source_key(name, [], [], prefix, tensors)
+        yield renamed if renamed in tensors else None
 
 
 def _splits(model: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401 - as above
@@ -153,7 +153,7 @@ def _splits(model: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401 - as above
 
 
 def _parts(
-    splits: Iterable[tuple[str, ...]], held: Mapping[str, Tensor], place: str | None
+    splits: Iterable[tuple[str, ...]], tensors: Mapping[str, Tensor], place: str | None
 ) -> Iterator[str]:
     """Yield the tensors in memory that the one which becomes `place` is split into."""
     if place is None:
@@ -161,7 +161,7 @@ def _parts(
     yield place
     for first, *rest in splits:
         parts = [place.replace(first, other) for other in rest if first in place]
-        yield from (part for part in parts if part in held and part != place)
+        yield from (part for part in parts if part in tensors and part != place)
 
 
 def _not_linear(model: Any) -> set[str]:  # noqa: ANN401 - as above
@@ -238,7 +238,7 @@ def _module(name: str, quantized: set[str]) -> str:
 
 def _in_float32(
     model: Any,  # noqa: ANN401 - as above
-    held: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
     places: Mapping[str, str | None],
 ) -> Iterator[str]:
     """Yield what transformers keeps in float32, whatever type it loads a model in."""
@@ -247,7 +247,7 @@ def _in_float32(
     for name, place in places.items():
         if place is None:
             continue
-        if held[place].dtype == torch.float32 or (pattern and pattern.search(place)):
+        if tensors[place].dtype == torch.float32 or (pattern and pattern.search(place)):
             yield name
 
 

@@ -39,19 +39,19 @@ class HashedFile:
         self._hashed = 0  # bytes, from the beginning; whoever is busy moves it
         self._early: dict[int, int] = {}  # where parts begin and end that are written, not hashed
 
-    def write(self, at: int, given: memoryview) -> None:
+    def write(self, at: int, data: memoryview) -> None:
         """Write bytes at this place.
 
         Raises:
             OSError: They can't be written, or somebody else has cut the file short.
         """
-        begin, left = at, given
+        begin, left = at, data
         while left:
             count = os.pwrite(self._handle, left, begin)
             left, begin = left[count:], begin + count
-        if given and self._is_next(at, at + len(given)):
-            self._seen.update(given)
-            self._hashed = at + len(given)
+        if data and self._is_next(at, at + len(data)):
+            self._seen.update(data)
+            self._hashed = at + len(data)
             for block in self._read_back():
                 self._seen.update(block)
 

@@ -126,11 +126,11 @@ def _rank(spec: Spec) -> int:
     return -spec.dtype.itemsize if spec.size % _WIDEST else -_WIDEST
 
 
-def _place(file: Path, begin: int, name: str, said: Mapping[str, object]) -> TensorPlace:
-    dtype = TYPES.get(str(said["dtype"]))
+def _place(file: Path, begin: int, name: str, entry: Mapping[str, object]) -> TensorPlace:
+    dtype = TYPES.get(str(entry["dtype"]))
     if dtype is None:
-        raise ValueError(f"tensor {name} of {str(file)!r} has the type {said['dtype']!r}")
-    offsets, shape = said["data_offsets"], said["shape"]
+        raise ValueError(f"tensor {name} of {str(file)!r} has the type {entry['dtype']!r}")
+    offsets, shape = entry["data_offsets"], entry["shape"]
     assert isinstance(offsets, list)  # noqa: S101 - checked by the library
     assert isinstance(shape, list)  # noqa: S101 - as above
     return TensorPlace(file, begin + offsets[0], Spec(dtype, tuple(shape)))

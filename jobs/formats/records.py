@@ -80,18 +80,18 @@ def scheme_of(config: Mapping[str, Any]) -> Scheme | None:
     Raises:
         ValueError: It is none that is read here.
     """
-    said = config.get(KEY)
-    if said is None:
+    section = config.get(KEY)
+    if section is None:
         return None
-    method = said.get("quant_method") if isinstance(said, Mapping) else said
+    method = section.get("quant_method") if isinstance(section, Mapping) else section
     if method == _SGLANG_MXFP8:
         return scheme_for("mxfp8", SGLANG)
     if method == "fp8":
-        return _of_blocks(said)
-    if method == "compressed-tensors" and said.get("format") == _FLOAT:
-        return _of_float(said)
-    form = _COMPRESSED.get(str(said.get("format"))) if method == "compressed-tensors" else None
-    if form is None or any(not _alike(group, _LAYOUTS[form]) for group in _groups_of(said)):
+        return _of_blocks(section)
+    if method == "compressed-tensors" and section.get("format") == _FLOAT:
+        return _of_float(section)
+    form = _COMPRESSED.get(str(section.get("format"))) if method == "compressed-tensors" else None
+    if form is None or any(not _alike(group, _LAYOUTS[form]) for group in _groups_of(section)):
         raise ValueError(_UNKNOWN.format(method))
     return SCHEMES[form]
 
@@ -123,18 +123,18 @@ def _blocks(form: str, ignored: Sequence[str]) -> dict[str, object]:
     return config
 
 
-def _of_blocks(said: Mapping[str, Any]) -> Scheme:
-    block = _block("weight_block_size", said.get("weight_block_size"))
-    if said.get("fmt", "e4m3") != "e4m3":
-        raise ValueError(f"{KEY}: fmt is {said['fmt']!r}; only 'e4m3' is read here")
-    form = "fp8_ue8m0" if said.get("scale_fmt") == "ue8m0" else "fp8"
+def _of_blocks(section: Mapping[str, Any]) -> Scheme:
+    block = _block("weight_block_size", section.get("weight_block_size"))
+    if section.get("fmt", "e4m3") != "e4m3":
+        raise ValueError(f"{KEY}: fmt is {section['fmt']!r}; only 'e4m3' is read here")
+    form = "fp8_ue8m0" if section.get("scale_fmt") == "ue8m0" else "fp8"
     return replace(SCHEMES[form], block=block)
 
 
-def _of_float(said: Mapping[str, Any]) -> Scheme:
-    groups = _groups_of(said)
+def _of_float(section: Mapping[str, Any]) -> Scheme:
+    groups = _groups_of(section)
     if any(not _alike(group, _FLOAT_BLOCKS) for group in groups):
-        raise ValueError(_UNKNOWN.format(said["quant_method"]))
+        raise ValueError(_UNKNOWN.format(section["quant_method"]))
     shapes = {
         str(shape): shape
         for shape in (group["weights"].get("block_structure") for group in groups)
@@ -143,9 +143,9 @@ def _of_float(said: Mapping[str, Any]) -> Scheme:
     return replace(SCHEMES["fp8"], block=block, suffix="_scale")
 
 
-def _block(field: str, *said: object) -> tuple[int, int]:
+def _block(field: str, *shapes: object) -> tuple[int, int]:
     """Return rows and columns of the blocks, which are of one shape."""
-    shape = said[0] if len(said) == 1 else said
+    shape = shapes[0] if len(shapes) == 1 else shapes
     sizes = shape if isinstance(shape, Sequence) and len(shape) == _BLOCKS else ()
     if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
         raise ValueError(f"{KEY}: {field} is {shape!r}, not rows and columns of a block")
@@ -182,8 +182,8 @@ def _experts(ignored: Sequence[str]) -> Iterator[str]:
             yield f"re:{re.escape(name)}\\..*"
 
 
-def _groups_of(said: Mapping[str, Any]) -> list[Any]:
-    groups = said.get("config_groups")
+def _groups_of(section: Mapping[str, Any]) -> list[Any]:
+    groups = section.get("config_groups")
     return list(groups.values()) if isinstance(groups, Mapping) else [None]
 
 

@@ -48,7 +48,7 @@ class Sink:
     ) -> None:
         self._folder = folder
         self._places: dict[str, TensorPlace] = {}
-        self._left = 0
+        self._remaining = 0
         self._counting = threading.Lock()
         self._files: dict[Path, HashedFile] = {}
         self._names: dict[str, str] = {}  # of the file of each tensor, the others' too
@@ -80,8 +80,9 @@ class Sink:
         """
         for file in self._files.values():
             file.close()
-        if kind is None and self._left:
-            raise ValueError(f"{self._left:,} bytes of {str(self._folder)!r} were never written")
+        if kind is None and self._remaining:
+            folder = str(self._folder)
+            raise ValueError(f"{self._remaining:,} bytes of {folder!r} were never written")
 
     def holds(self, name: str) -> bool:
         """Return whether a tensor is in the files that are written here."""
@@ -93,10 +94,10 @@ class Sink:
             return
         place = self._places[name]
         assert rows.dtype == place.spec.dtype, f"{name} is {rows.dtype}"  # noqa: S101 - our own code
-        given = rows.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
+        data = rows.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
         with self._counting:
-            self._left -= len(given)
-        self._files[place.file].write(place.begin + first * place.spec.row_size, given)
+            self._remaining -= len(data)
+        self._files[place.file].write(place.begin + first * place.spec.row_size, data)
 
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its name, once all is written."""
@@ -106,7 +107,7 @@ class Sink:
         head, begins = headers.write(specs)
         hashed = HashedFile(file, len(head) + headers.total(specs.values()))
         self._files[file] = hashed
-        self._left += headers.total(specs.values())
+        self._remaining += headers.total(specs.values())
         hashed.write(0, memoryview(head))
         for name, begin in begins.items():
             self._places[name] = TensorPlace(file, begin, specs[name])

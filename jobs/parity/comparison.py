@@ -20,7 +20,7 @@ NOTHING: Array = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class Responses:
     """What a model says to all questions.
 
     Attributes:
@@ -65,7 +65,7 @@ class Comparison:
 NAMES = tuple(field.name for field in fields(Comparison))
 
 
-def compare(reference: Said, other: Said) -> Comparison:
+def compare(reference: Responses, other: Responses) -> Comparison:
     """Return how far `other` is from the reference; a score that is no number is very far."""
     pairs = [
         (text, *pair)

@@ -32,12 +32,12 @@ class Draws:
     """How often each text is taken (rounds, texts), first each once, and which places count.
 
     Attributes:
-        taken: As said.
+        repeats: As said.
         sure: 1 of places where the reference is sure of its likeliest token (places).
         quantile: That stands for the largest divergence.
     """
 
-    taken: Values
+    repeats: Values
     sure: npt.NDArray[np.float32]
     quantile: float
 
@@ -71,17 +71,17 @@ def sure(
 
 def figures_of(comparison: Comparison, draws: Draws) -> Mapping[str, Values]:
     """Return each figure that has a floor, for each draw of texts (rounds)."""
-    taken = draws.taken
-    texts = taken.shape[1]
+    repeats = draws.repeats
+    texts = repeats.shape[1]
 
     def summed(values: npt.NDArray[np.float32]) -> Values:
-        totals: Values = taken @ np.bincount(comparison.text.astype(int), values, texts)
+        totals: Values = repeats @ np.bincount(comparison.text.astype(int), values, texts)
         return totals
 
     places = np.maximum(summed(np.ones_like(comparison.kl)), 1.0)
     by_text = np.bincount(comparison.text.astype(int), comparison.shift, texts)
-    shifts = np.clip(taken @ by_text / places, -_LOGS, _LOGS)
-    error = np.sqrt(taken @ by_text**2) / places  # of their mean, where texts shift at random
+    shifts = np.clip(repeats @ by_text / places, -_LOGS, _LOGS)
+    error = np.sqrt(repeats @ by_text**2) / places  # of their mean, where texts shift at random
     figures = {
         "kl_mean": summed(comparison.kl) / places,
         "kl_tail": _tail(comparison, draws),
@@ -92,9 +92,9 @@ def figures_of(comparison: Comparison, draws: Draws) -> Mapping[str, Values]:
     if comparison.routed.size:
         figures["routers"] = summed(comparison.routed) / places
     if comparison.differs.size:
-        figures["differs"] = taken @ comparison.differs / texts
+        figures["differs"] = repeats @ comparison.differs / texts
     if comparison.lost.size:
-        figures["accuracy"] = np.maximum(taken @ comparison.lost / texts, 0.0)
+        figures["accuracy"] = np.maximum(repeats @ comparison.lost / texts, 0.0)
     return figures
 
 
@@ -155,9 +155,9 @@ def _tail(comparison: Comparison, draws: Draws) -> Values:
     most = min(places, int(places * above * 8) + 64)  # enough, however texts are drawn
     order = np.argsort(-comparison.kl, kind="stable")[:most]
     text = comparison.text.astype(int)
-    counts = np.bincount(text, minlength=draws.taken.shape[1])
-    total = draws.taken @ counts
-    passed = draws.taken[:, text[order]].cumsum(1) > above * total[:, None] + 1e-9
+    counts = np.bincount(text, minlength=draws.repeats.shape[1])
+    total = draws.repeats @ counts
+    passed = draws.repeats[:, text[order]].cumsum(1) > above * total[:, None] + 1e-9
     at = np.where(passed.any(1), passed.argmax(1), most - 1)
     tail: Values = comparison.kl[order][at].astype(np.float64)
     return tail

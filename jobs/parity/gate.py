@@ -20,7 +20,7 @@ from jobs.engines import EMBEDDED, UNCACHED
 from jobs.formats.exported_generation import generation_fields
 from jobs.formats.folder import Folder
 from jobs.parity import distances, proof, table
-from jobs.parity.comparison import Comparison, Said, compare, margins
+from jobs.parity.comparison import Comparison, Responses, compare, margins
 from jobs.parity.model_config import (
     ends_in_folder,
     fields_in_folder,
@@ -72,9 +72,9 @@ def check(  # noqa: PLR0913 - the parameters of a config
     Raises:
         ParityError: A threshold is not kept, or not surely, or the engine refuses the model.
     """
-    asked = demands_of(form_of(ctx.inputs["model"]), limits, allowances, factor, confidence)
+    demands = demands_of(form_of(ctx.inputs["model"]), limits, allowances, factor, confidence)
     answered = _answered(ctx, engine, options or {})
-    compared = compare(answered.reference.said, answered.said)
+    compared = compare(answered.reference.responses, answered.responses)
     judged = thresholds(
         Evidence(
             served=compared,
@@ -83,7 +83,7 @@ def check(  # noqa: PLR0913 - the parameters of a config
             counts=answered.counts,
             seed=answered.reference.seed,
         ),
-        asked,
+        demands,
     )
     why = sentence(judged, answered.form, ctx.hardware.pool)
     _tell(ctx, _verdict(ctx, answered, compared, judged, why))
@@ -93,7 +93,7 @@ def check(  # noqa: PLR0913 - the parameters of a config
         ctx.metrics(values, step=0)
         raise ParityError(why)
     kl_mean = values[f"{FIGURES}limit_kl_mean"]
-    proof.write(ctx.output, answered.reference.questions, answered.said.scores, kl_mean)
+    proof.write(ctx.output, answered.reference.questions, answered.responses.scores, kl_mean)
     return values
 
 
@@ -106,7 +106,7 @@ class _Answered:
     """
 
     reference: Reference
-    said: Said
+    responses: Responses
     counts: Mapping[str, float]
     weights: ServedNorms
     engine: str
@@ -140,8 +140,8 @@ def _answered(ctx: JobContext, engine: str, options: dict[str, object]) -> _Answ
     name, served = _served(ctx, engine, options)
     with closing(served):
         try:
-            said = served.said(reference, ctx.progress)
-            counts, weights = _counts(ctx, served, reference, said)
+            responses = served.responses(reference, ctx.progress)
+            counts, weights = _counts(ctx, served, reference, responses)
         except ValueError as error:
             pool = ctx.hardware.pool
             raise ParityError(
@@ -149,7 +149,7 @@ def _answered(ctx: JobContext, engine: str, options: dict[str, object]) -> _Answ
             ) from error
     return _Answered(
         reference=reference,
-        said=said,
+        responses=responses,
         counts=counts,
         weights=weights,
         engine=name,
@@ -188,7 +188,7 @@ def _verdict(
     judged: list[Threshold],
     why: str,
 ) -> table.ParityVerdict:
-    reference, said = answered.reference, answered.said
+    reference, responses = answered.reference, answered.responses
     asked = AskedEngine(
         form=answered.form,
         computed=answered.computed,
@@ -206,10 +206,10 @@ def _verdict(
         texts=len(reference.questions),
         floor=tuple(floor.name for floor in answered.floor),
         thresholds=tuple(judged),
-        accuracies=_accuracies(reference, said),
+        accuracies=_accuracies(reference, responses),
         weights=answered.weights.source,
-        unseen=unseen(reference, said, answered.weights, asked),
-        worst=_worst(reference, said, compared, ctx.inputs["model"]),
+        unseen=unseen(reference, responses, answered.weights, asked),
+        worst=_worst(reference, responses, compared, ctx.inputs["model"]),
     )
 
 
@@ -224,13 +224,13 @@ def _engine(name: str, folder: Path, hardware: Hardware, options: dict[str, obje
 
 
 def _counts(
-    ctx: JobContext, served: ServedEngine, reference: Reference, said: Said
+    ctx: JobContext, served: ServedEngine, reference: Reference, responses: Responses
 ) -> tuple[dict[str, float], ServedNorms]:
     """Return the figures that have no floor, and what was read of the weights."""
     weights = served.weights()
     pairs = [
         pair
-        for texts in zip(reference.scores, said.scores, strict=True)
+        for texts in zip(reference.scores, responses.scores, strict=True)
         for pair in zip(*texts, strict=True)
     ]
     good = [pair for pair in pairs if all(map(distances.usable, pair))]
@@ -318,14 +318,14 @@ def _metrics(
     return {f"{FIGURES}{name}": value for name, value in values.items()}
 
 
-def _accuracies(reference: Reference, said: Said) -> tuple[float, float] | None:
+def _accuracies(reference: Reference, responses: Responses) -> tuple[float, float] | None:
     if reference.task is None:
         return None
-    return distances.share(reference.said.right), distances.share(said.right)
+    return distances.share(reference.responses.right), distances.share(responses.right)
 
 
 def _worst(
-    reference: Reference, said: Said, compared: Comparison, folder: Path
+    reference: Reference, responses: Responses, compared: Comparison, folder: Path
 ) -> tuple[table.ComparedPrompt, ...]:
     tokenizer, asked = load_tokenizer(folder), reference.questions
     texts = [
@@ -336,7 +336,7 @@ def _worst(
     ]
     sums = np.bincount(compared.text.astype(int), compared.kl, len(asked))
     apart = [float(total) / question.places for total, question in zip(sums, asked, strict=True)]
-    return table.worst(texts, asked, apart, (reference.answers, said.answers))
+    return table.worst(texts, asked, apart, (reference.answers, responses.answers))
 
 
 def _tell(ctx: JobContext, verdict: table.ParityVerdict) -> None:

@@ -46,10 +46,10 @@ def other_generation_fields(
     A field that says nothing is as good as none. Ends of answers may be in any order.
     """
     names = sorted(trained.keys() | served.keys())
-    return [name for name in names if _said(name, trained) != _said(name, served)]
+    return [name for name in names if _value_of(name, trained) != _value_of(name, served)]
 
 
-def _said(name: str, fields: Mapping[str, object]) -> object:
+def _value_of(name: str, fields: Mapping[str, object]) -> object:
     value = fields.get(name)
     if name != "eos_token_id" or value is None:
         return value

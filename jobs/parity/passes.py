@@ -90,15 +90,18 @@ class Asker:
     split: int = 1
 
     def ask(
-        self, by: Pass, asked: Sequence[Question], done: Callable[[int], object] = lambda _: None
+        self,
+        by: Pass,
+        questions: Sequence[Question],
+        done: Callable[[int], object] = lambda _: None,
     ) -> Output:
         """Return what the model says; `done` is told how many questions are."""
         scores: list[tuple[Score, ...]] = []
         answers: list[str] = []
         experts: list[npt.NDArray[np.int32]] = []
         most = max(1, by.batch // self.split)
-        for start in range(0, len(asked), most):
-            part = asked[start : start + most]
+        for start in range(0, len(questions), most):
+            part = questions[start : start + most]
             scored, chosen = self._forward(by, part)
             scores += scored
             experts += chosen

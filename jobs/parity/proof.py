@@ -26,7 +26,7 @@ _LONGEST = 64  # tokens of a text
 
 
 def write(
-    folder: Path, asked: Sequence[Question], scores: Sequence[Sequence[Score]], kl_mean: float
+    folder: Path, questions: Sequence[Question], scores: Sequence[Sequence[Score]], kl_mean: float
 ) -> None:
     """Write the first few of the questions with their scores; none whose score is no number."""
     texts = [
@@ -35,7 +35,7 @@ def write(
             "begin": question.begin,
             "logprobs": [score.logprob for score in row[: _LONGEST - question.begin]],
         }
-        for question, row in zip(asked, scores, strict=True)
+        for question, row in zip(questions, scores, strict=True)
         if question.begin < _LONGEST and all(math.isfinite(score.logprob) for score in row)
     ]
     text = json.dumps({"kl_mean": kl_mean, "texts": texts[:TEXTS]}, allow_nan=False)

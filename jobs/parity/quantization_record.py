@@ -44,40 +44,40 @@ def wrong_statements(folder: Folder, choice: QuantizationChoice) -> list[str]:
     scheme = folder.scheme
     if scheme is None:
         return []
-    said: Any = folder.config.get(KEY)
+    section: Any = folder.config.get(KEY)
     if (folder.path / modelslim.FILE).exists():
-        wrong = [KEY] if said is not None else []
+        wrong = [KEY] if section is not None else []
         return [*wrong, *_of_description(folder.path, scheme.form, choice)]
-    dialect = SGLANG if said["quant_method"] == "mxfp8" else DIALECTS[0]
+    dialect = SGLANG if section["quant_method"] == "mxfp8" else DIALECTS[0]
     wanted = record(scheme.form, choice.ignored, dialect) or {}
-    if said.get("format") == _FLOAT:
-        return [*_of_groups(said), *_of_modules(said, choice)]
+    if section.get("format") == _FLOAT:
+        return [*_of_groups(section), *_of_modules(section, choice)]
     if "weight_block_size" in wanted:
         wanted["weight_block_size"] = [*scheme.block]
-    return [*_of_fields(wanted, said), *_of_modules(said, choice)]
+    return [*_of_fields(wanted, section), *_of_modules(section, choice)]
 
 
 def _of_description(folder: Path, form: str, choice: QuantizationChoice) -> Iterator[str]:
     wanted = modelslim.description(form, choice.places, choice.quantized)
-    said = modelslim.said_in(folder)
-    yield from (n for n in wanted if n != modelslim.VERSION and said.get(n) != wanted[n])
+    actual = modelslim.said_in(folder)
+    yield from (n for n in wanted if n != modelslim.VERSION and actual.get(n) != wanted[n])
 
 
 def _of_fields(
-    wanted: Mapping[str, object], said: Mapping[str, Any], place: str = ""
+    wanted: Mapping[str, object], actual: Mapping[str, Any], place: str = ""
 ) -> Iterator[str]:
     """Yield the fields that are others than is wanted; further ones may say no."""
-    for name in sorted((wanted.keys() | said.keys()) - _ASIDE):
-        true, stated = wanted.get(name), said.get(name, _DEFAULTS.get(name))
+    for name in sorted((wanted.keys() | actual.keys()) - _ASIDE):
+        true, stated = wanted.get(name), actual.get(name, _DEFAULTS.get(name))
         if isinstance(true, Mapping) and isinstance(stated, Mapping):
             yield from _of_fields(true, stated, f"{place}{name}.")
         elif stated != true and (true or stated):
             yield f"{place}{name}"
 
 
-def _of_groups(said: Mapping[str, Any]) -> Iterator[str]:
+def _of_groups(section: Mapping[str, Any]) -> Iterator[str]:
     """Yield what groups of blocks of floats say wrongly, as llm-compressor writes them."""
-    for name, group in said["config_groups"].items():
+    for name, group in section["config_groups"].items():
         inputs = group.get("input_activations") or {}
         wanted = {"num_bits": 8, "type": "float", "dynamic": True, "symmetric": True}
         stated = {field: inputs.get(field) for field in wanted}
@@ -86,13 +86,14 @@ def _of_groups(said: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}.targets"
 
 
-def _of_modules(said: Mapping[str, Any], choice: QuantizationChoice) -> Iterator[str]:
+def _of_modules(section: Mapping[str, Any], choice: QuantizationChoice) -> Iterator[str]:
     """Yield the modules that are not named though they should be, or the other way round.
 
     Embeddings and convolutions need no name: their readers look for linear layers.
     """
-    named: Sequence[str] = next((said[name] for name in _IGNORED if said.get(name)), ())
-    inner = said["quant_method"] != "compressed-tensors"  # what is named stands for its parts too
+    named: Sequence[str] = next((section[name] for name in _IGNORED if section.get(name)), ())
+    # What is named stands for its parts too.
+    inner = section["quant_method"] != "compressed-tensors"
     wanted = {*choice.ignored} - choice.not_linear
     experts = {name for name in wanted if name.rpartition(".")[2] == "experts"}
     if not inner:  # its readers ask for each layer of each expert

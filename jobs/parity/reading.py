@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 
-from jobs.parity.comparison import NAMES, Comparison, Said, arrays
+from jobs.parity.comparison import NAMES, Comparison, Responses, arrays
 from jobs.parity.distances import right
 from jobs.parity.questions import Question
 from jobs.parity.tokenizer_parts import Digests
@@ -110,9 +110,9 @@ class Reference:
     norms: Norms
 
     @property
-    def said(self) -> Said:
+    def responses(self) -> Responses:
         """What it says to the questions."""
-        return Said(
+        return Responses(
             scores=self.scores,
             answers=self.answers,
             right=right(self.task, self.questions, self.answers),

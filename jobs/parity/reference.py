@@ -22,7 +22,7 @@ from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.type_limits import check_type
 from jobs.engines.weights import load
 from jobs.formats.exported_generation import generation_fields
-from jobs.parity.comparison import Said, compare
+from jobs.parity.comparison import Responses, compare
 from jobs.parity.distances import perplexity, right, share
 from jobs.parity.model_config import ends_in_folder, fields_in_folder
 from jobs.parity.passes import HALVES, MIXED, REFERENCE, RESHAPED, Asker, Output, Pass
@@ -70,7 +70,7 @@ def measure(  # noqa: PLR0913 - the parameters of a config
         ctx.inputs["model"], tokenizer, ctx.device, top, max_tokens, ctx.adjust.accumulate
     )
     first, *others = work.outputs((REFERENCE, *passes), asked, ctx.progress)
-    said = _said(first, task, asked)
+    responses = _responses(first, task, asked)
     reference = Reference(
         pool=ctx.hardware.pool,
         precision=REFERENCE.precision,
@@ -89,14 +89,14 @@ def measure(  # noqa: PLR0913 - the parameters of a config
         scores=first.scores,
         experts=first.experts,
         floor=tuple(
-            _noise(forward_pass, said, _said(other, task, asked))
+            _noise(forward_pass, responses, _responses(other, task, asked))
             for forward_pass, other in zip(passes, others, strict=True)
         ),
         norms=work.norms,
     )
     if ctx.rank == 0:
         write(reference, ctx.output)
-    return _metrics(ctx, reference, said)
+    return _metrics(ctx, reference, responses)
 
 
 def _questions(
@@ -115,7 +115,7 @@ def _questions(
     return asked
 
 
-def _check_lengths(folder: Path, asked: Sequence[Question], max_tokens: int) -> None:
+def _check_lengths(folder: Path, questions: Sequence[Question], max_tokens: int) -> None:
     """Check that engines serve such a model, and each question and its answer fit its context.
 
     Raises:
@@ -125,8 +125,8 @@ def _check_lengths(folder: Path, asked: Sequence[Question], max_tokens: int) -> 
     check_type(whole)
     config = whole.get_text_config()
     most = getattr(config, "max_position_embeddings", None)
-    text = max(len(question.tokens) for question in asked)
-    prompt = max(question.begin for question in asked)
+    text = max(len(question.tokens) for question in questions)
+    prompt = max(question.begin for question in questions)
     if most is not None and text > most:
         raise ValueError(f"a text of {text} tokens is more than the model's {most} positions")
     if most is not None and prompt + max_tokens > most:
@@ -136,14 +136,14 @@ def _check_lengths(folder: Path, asked: Sequence[Question], max_tokens: int) -> 
         )
 
 
-def _noise(forward_pass: Pass, said: Said, again: Said) -> Floor:
-    """Return how far what was said `again` is from the first time."""
+def _noise(forward_pass: Pass, first: Responses, again: Responses) -> Floor:
+    """Return how far the responses `again` are from the `first` ones."""
     return Floor(
-        name=forward_pass.name, precision=forward_pass.precision, comparison=compare(said, again)
+        name=forward_pass.name, precision=forward_pass.precision, comparison=compare(first, again)
     )
 
 
-def _metrics(ctx: JobContext, reference: Reference, said: Said) -> dict[str, float]:
+def _metrics(ctx: JobContext, reference: Reference, responses: Responses) -> dict[str, float]:
     """Return the headline figures, and tell the noise of each pass, nats."""
     values = {
         "reference/perplexity": perplexity(reference.scores),
@@ -155,14 +155,14 @@ def _metrics(ctx: JobContext, reference: Reference, said: Said) -> dict[str, flo
         ctx.log(f"noise of {floor.name}: mean KL {noise:.3g} nats")
         name = f"reference/noise_{floor.precision}"
         values[name] = max(values.get(name, 0.0), noise)
-    return {**values, "reference/accuracy": share(said.right)} if reference.task else values
+    return {**values, "reference/accuracy": share(responses.right)} if reference.task else values
 
 
-def _said(output: Output, task: str | None, asked: Sequence[Question]) -> Said:
-    return Said(
+def _responses(output: Output, task: str | None, questions: Sequence[Question]) -> Responses:
+    return Responses(
         scores=output.scores,
         answers=output.answers,
-        right=right(task, asked, output.answers) if output.answers else (),
+        right=right(task, questions, output.answers) if output.answers else (),
         experts=output.experts,
     )
 
@@ -182,7 +182,7 @@ class _Work:
     def outputs(
         self,
         passes: Sequence[Pass],
-        asked: Sequence[Question],
+        questions: Sequence[Question],
         done: Callable[[int, int], object],
     ) -> Iterator[Output]:
         """Yield what the model says in each pass; `passes` are grouped by their weights.
@@ -190,8 +190,8 @@ class _Work:
         `done` is told how many questions are answered, of how many in all the passes.
         """
 
-        def answered(number: int, questions: int) -> None:
-            done(number * len(asked) + questions, len(passes) * len(asked))
+        def answered(number: int, count: int) -> None:
+            done(number * len(questions) + count, len(passes) * len(questions))
 
         model, held = None, None
         for number, forward_pass in enumerate(passes):
@@ -209,14 +209,14 @@ class _Work:
                 max_tokens=self.max_tokens,
                 split=self.split,
             )
-            yield asker.ask(forward_pass, asked, partial(answered, number))
+            yield asker.ask(forward_pass, questions, partial(answered, number))
 
 
-def _texts(asked: Sequence[Question]) -> list[str]:
+def _texts(questions: Sequence[Question]) -> list[str]:
     """Return the texts that both must encode alike: the tasks' own words among them."""
     return [
         *TEXTS,
-        *(str(question.example["question"]) for question in asked[:_FEW] if question.example),
+        *(str(question.example["question"]) for question in questions[:_FEW] if question.example),
     ]
 
 

@@ -14,7 +14,7 @@ import torch
 
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.weights import load
-from jobs.parity.comparison import Said
+from jobs.parity.comparison import Responses
 from jobs.parity.distances import right
 from jobs.parity.questions import Question
 from jobs.parity.reading import Chat, Reference
@@ -46,7 +46,7 @@ class ServedEngine:
         types: Mapping[str, str] = getattr(self._engine, "types", {})
         return types.get("computed", "")
 
-    def said(self, reference: Reference, progress: Callable[[int, int], object]) -> Said:
+    def responses(self, reference: Reference, progress: Callable[[int, int], object]) -> Responses:
         """Return what it says to the questions of the reference."""
         asked = reference.questions
         tells = bool(reference.experts) and hasattr(self._engine, "experts")
@@ -61,7 +61,7 @@ class ServedEngine:
         answers = self._answers(
             [self._prompt(question) for question in asked], reference.max_tokens
         )
-        return Said(
+        return Responses(
             scores=scores,
             answers=answers,
             right=right(reference.task, asked, answers),

@@ -129,7 +129,7 @@ def _row(threshold: Threshold) -> str:
     sure = (
         ""
         if threshold.confidence is None
-        else f"{threshold.confidence:.1%} (≥ {threshold.asked:.0%})"
+        else f"{threshold.confidence:.1%} (≥ {threshold.target:.0%})"
     )
     kept = "yes" if threshold.kept else "**undecided**" if threshold.within else "**no**"
     figure = f"{threshold.name} | {threshold.value:.4g}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from jobs.formats.schemes import SCHEMES
-from jobs.parity.comparison import Said
+from jobs.parity.comparison import Responses
 from jobs.parity.reading import Reference
 from jobs.parity.served_engine import ENGINE, ServedNorms
 
@@ -38,7 +38,7 @@ class AskedEngine:
 
 
 def unseen(
-    reference: Reference, said: Said, weights: ServedNorms, engine: AskedEngine
+    reference: Reference, responses: Responses, weights: ServedNorms, engine: AskedEngine
 ) -> tuple[str, ...]:
     """Return what could not be seen, by sentences for people."""
     sentences = [*ALWAYS, *_of_engine(engine)]
@@ -46,7 +46,7 @@ def unseen(
         sentences.append("the weights as the engine holds them: it tells nothing of them")
     else:
         sentences.append("of weights what keeps the norms and the sums of rows and columns")
-    if reference.experts and not said.experts:
+    if reference.experts and not responses.experts:
         sentences.append("which experts the engine chooses: it tells nothing of them")
     elif not reference.experts and has_experts(reference.config):
         sentences.append("which experts are chosen: the code of this type tells nothing of them")

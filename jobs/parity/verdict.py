@@ -42,7 +42,7 @@ class Threshold:
     """A figure with its limit: the most that it may be, or where `least` is set the least.
 
     `floor` is what the trained model itself shows in another arithmetic, `confidence` how sure it
-    is that the limit is kept, and `asked` how sure it is to be; none of them where nothing is
+    is that the limit is kept, and `target` how sure it is to be; none of them where nothing is
     left to chance.
     """
 
@@ -53,7 +53,7 @@ class Threshold:
     least: bool = False
     floor: float | None = None
     confidence: float | None = None
-    asked: float = 0.0
+    target: float = 0.0
     texts: int = 0
 
     @property
@@ -71,7 +71,7 @@ class Threshold:
     @property
     def kept(self) -> bool:
         """Whether the limit is kept, and surely so."""
-        return self.within and (self.confidence is None or self.confidence >= self.asked)
+        return self.within and (self.confidence is None or self.confidence >= self.target)
 
     @property
     def wanted(self) -> int:
@@ -79,7 +79,7 @@ class Threshold:
         if self.kept or not self.within or self.confidence is None:
             return self.texts
         now = confidence.NORMAL.inv_cdf(min(max(self.confidence, 0.6), 0.999))
-        return round(self.texts * (confidence.NORMAL.inv_cdf(self.asked) / now) ** 2 + 0.5)
+        return round(self.texts * (confidence.NORMAL.inv_cdf(self.target) / now) ** 2 + 0.5)
 
 
 # Every figure that has a limit, in the order in which a sentence names the first that fails.
@@ -172,13 +172,13 @@ class Evidence:
     seed: int
 
 
-def thresholds(evidence: Evidence, asked: Demands) -> list[Threshold]:
+def thresholds(evidence: Evidence, demands: Demands) -> list[Threshold]:
     """Return each figure with its limit, its floor and how sure it is."""
     served, texts = evidence.served, len(evidence.served.differs)
     quantile = confidence.quantile_of(len(served.kl))
     draws = confidence.Draws(
         confidence.draw(texts, evidence.seed),
-        confidence.sure(evidence.margins, evidence.floor, asked.factor, quantile),
+        confidence.sure(evidence.margins, evidence.floor, demands.factor, quantile),
         quantile,
     )
     values = confidence.figures_of(served, draws)
@@ -189,7 +189,7 @@ def thresholds(evidence: Evidence, asked: Demands) -> list[Threshold]:
     for name, words in WORDS.items():
         key = "differs" if name == "greedy" else name
         if name in EXACT or name in ABSOLUTE:
-            limit = 0.0 if name in EXACT else asked.limits[name]
+            limit = 0.0 if name in EXACT else demands.limits[name]
             judged.append(
                 Threshold(
                     name=name,
@@ -201,7 +201,7 @@ def thresholds(evidence: Evidence, asked: Demands) -> list[Threshold]:
             )
         elif key in values and (key in floors or name != "routers"):
             floor = floors.get(key, np.zeros_like(values[key]))
-            judged.append(_judged(name, (values[key], floor), served, asked, texts))
+            judged.append(_judged(name, (values[key], floor), served, demands, texts))
     return judged
 
 
@@ -209,13 +209,13 @@ def _judged(
     name: str,
     figures: tuple[confidence.Values, confidence.Values],
     served: Comparison,
-    asked: Demands,
+    demands: Demands,
     texts: int,
 ) -> Threshold:
     """Return a figure that has a floor; `figures` are its values and the floor's, drawn."""
     value, floor = figures
-    most = 1.0 - asked.limits[name] if name in LEAST else asked.limits[name]
-    limits = np.minimum(asked.factor * floor + asked.allowances[name], most)
+    most = 1.0 - demands.limits[name] if name in LEAST else demands.limits[name]
+    limits = np.minimum(demands.factor * floor + demands.allowances[name], most)
     limit, now = float(limits[0]), float(value[0])
     if name == "greedy":
         sure = confidence.exact(int(served.differs.sum()), texts, limit)
@@ -232,7 +232,7 @@ def _judged(
         least=turned,
         floor=1.0 - float(floor[0]) if turned else float(floor[0]),
         confidence=sure,
-        asked=asked.confidence,
+        target=demands.confidence,
         texts=texts,
     )
 
@@ -241,16 +241,16 @@ def sentence(judged: Sequence[Threshold], form: str, pool: str) -> str:
     """Return what is wrong, in one sentence; nothing where all limits are surely kept."""
     broken = [threshold for threshold in judged if not threshold.kept]
     worst = min(broken, key=lambda threshold: (threshold.within, threshold.drowned), default=None)
-    return "" if worst is None else _said(worst, form, pool)
+    return "" if worst is None else _sentence_of(worst, form, pool)
 
 
-def _said(broken: Threshold, form: str, pool: str) -> str:
+def _sentence_of(broken: Threshold, form: str, pool: str) -> str:
     limit = f"{'at least' if broken.least else 'at most'} {broken.limit:.4g}"
     figure = f"{broken.name} is {broken.value:.4g}, {limit} is allowed for {form}"
     if broken.within:
         return (
             f"undecided: {figure}, but {broken.texts} texts make that only "
-            f"{broken.confidence:.1%} sure and {broken.asked:.1%} is asked ({broken.words}): ask "
+            f"{broken.confidence:.1%} sure and {broken.target:.1%} is asked ({broken.words}): ask "
             f"the reference more questions, some {broken.wanted}"
         )
     if broken.drowned:

@@ -117,15 +117,15 @@ class Balance:
         return self._coefficient * torch.stack(losses).mean()
 
     @torch.no_grad()
-    def end(self, *, taken: bool) -> None:
-        """Add up the loads of the gang; move the biases if the step was taken."""
+    def end(self, *, finite: bool) -> None:
+        """Add up the loads of the gang; move the biases if the step was `finite`."""
         if not self._layers:
             return
         loads = self._group.sum(torch.cat([layer.load for layer in self._layers]))
         parts = torch.split(loads, [len(layer.load) for layer in self._layers])
         for layer, load in zip(self._layers, parts, strict=True):
             layer.load.copy_(load)
-            if taken and layer.bias is not None:
+            if finite and layer.bias is not None:
                 counts = load[:-1].float()
                 moved = (counts.mean() - counts).sign()
                 layer.bias.view(-1)[: layer.experts].add_(moved, alpha=self._rate)

@@ -70,7 +70,7 @@ def described(architecture: str, default: Any, fields: Mapping[str, object]) -> 
         for name in sorted(own)
         if not hasattr(default, name) and not _says_no_more(published, default, own, name)
     ]
-    known = _known(default) if unknown else set()
+    known = _names_in_source(default) if unknown else set()
     unused = [name for name in unknown if name not in known]
     if released:
         own = {name: value for name, value in own.items() if not name.startswith("_")}
@@ -117,7 +117,7 @@ def _published() -> Mapping[str, _Published]:
     return {kind: _Published(**facts) for kind, facts in yaml.safe_load(text).items()}
 
 
-def _known(default: Any) -> set[str]:  # noqa: ANN401 - as above
+def _names_in_source(default: Any) -> set[str]:  # noqa: ANN401 - as above
     kind = type(default)
     modules = {kind.__module__, configuration_utils.__name__, modeling_rope_utils.__name__}
     model = AutoModelForCausalLM._model_mapping.get(kind, None)  # noqa: SLF001 - no public name for it

@@ -174,8 +174,8 @@ def _ends_in_head(model: Any, *, bf16: bool = False) -> bool:  # noqa: ANN401 - 
         return False
     seen: list[Tensor] = []
 
-    def replace(_: nn.Module, given: tuple[Tensor], scores: Tensor) -> Tensor:
-        seen.append(given[0])
+    def replace(_: nn.Module, inputs: tuple[Tensor], scores: Tensor) -> Tensor:
+        seen.append(inputs[0])
         return torch.linspace(-_RAMP, _RAMP, scores.numel()).reshape(scores.shape).to(scores)
 
     training = model.training

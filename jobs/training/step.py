@@ -86,7 +86,7 @@ class Stepper:
         finite = self.group.all(loss.isfinite() & norm.isfinite())
         if finite:
             self.optimizer.step()
-        self.balance.end(taken=finite)
+        self.balance.end(finite=finite)
         self.optimizer.zero_grad(set_to_none=True)
         return Done(loss, norm, tokens, learnt, finite)
 

@@ -63,7 +63,7 @@ def clipped(parameters: Iterable[torch.Tensor], most: float) -> torch.Tensor:
 
     Each worker adds up what it holds, over how many hold the same.
     """
-    parts = [(grad, _held(grad)) for weight in parameters if (grad := weight.grad) is not None]
+    parts = [(grad, _local(grad)) for weight in parameters if (grad := weight.grad) is not None]
     size = dist.get_world_size()
     squares = [
         torch.linalg.vector_norm(part, dtype=torch.float32).square() * (_splits(grad) / size)
@@ -78,7 +78,7 @@ def clipped(parameters: Iterable[torch.Tensor], most: float) -> torch.Tensor:
     return norm
 
 
-def _held(tensor: torch.Tensor) -> torch.Tensor:
+def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

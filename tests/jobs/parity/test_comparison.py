@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from jobs.parity.comparison import Said, compare, margins
+from jobs.parity.comparison import Responses, compare, margins
 from orchestrator.engine import Score
 
 
@@ -19,8 +19,8 @@ def score(*probabilities: float, token: int = 0) -> Score:
 
 
 def test_a_model_is_no_way_from_itself() -> None:
-    said = Said(scores=[[score(0.7, 0.2, 0.1)] * 2], answers=["4"], right=[True])
-    one = compare(said, said)
+    responses = Responses(scores=[[score(0.7, 0.2, 0.1)] * 2], answers=["4"], right=[True])
+    one = compare(responses, responses)
     assert (one.kl.tolist(), one.shift.tolist(), one.margin.tolist()) == ([0, 0], [0, 0], [0, 0])
     assert (one.same.tolist(), one.differs.tolist(), one.lost.tolist()) == ([1, 1], [0], [0])
     assert one.text.tolist() == [0, 0]
@@ -29,7 +29,7 @@ def test_a_model_is_no_way_from_itself() -> None:
 
 def test_each_figure_of_a_place_is_what_it_says() -> None:
     before, after = score(0.5, 0.3, 0.2), score(0.3, 0.5, 0.2)
-    one = compare(Said(scores=[[before]]), Said(scores=[[after]]))
+    one = compare(Responses(scores=[[before]]), Responses(scores=[[after]]))
     kl = 0.5 * math.log(0.5 / 0.3) + 0.3 * math.log(0.3 / 0.5)
     assert one.kl[0] == pytest.approx(kl, rel=1e-5)
     assert one.shift[0] == pytest.approx(math.log(0.5 / 0.3), rel=1e-5)
@@ -40,17 +40,17 @@ def test_each_figure_of_a_place_is_what_it_says() -> None:
 
 def test_a_score_that_is_no_number_is_very_far_away() -> None:
     broken = Score(math.nan, (0, 1, 2), (-0.1, -1.0, -2.0))
-    one = compare(Said(scores=[[score(0.5, 0.3, 0.2)]]), Said(scores=[[broken]]))
+    one = compare(Responses(scores=[[score(0.5, 0.3, 0.2)]]), Responses(scores=[[broken]]))
     assert (one.kl[0], one.same[0]) == (700, 0)
     never = Score(-math.inf, (1, 2, 0), (-0.1, -3.0, -math.inf))
-    one = compare(Said(scores=[[score(0.5, 0.3, 0.2)]]), Said(scores=[[never]]))
+    one = compare(Responses(scores=[[score(0.5, 0.3, 0.2)]]), Responses(scores=[[never]]))
     assert (one.kl[0], one.shift[0]) == (700, 700)
 
 
 def test_answers_are_lost_and_won() -> None:
     scores = [[score(0.6, 0.4)]] * 3
-    before = Said(scores=scores, answers=["1", "2", "3"], right=[True, False, True])
-    after = Said(scores=scores, answers=["1", "4", "5"], right=[True, True, False])
+    before = Responses(scores=scores, answers=["1", "2", "3"], right=[True, False, True])
+    after = Responses(scores=scores, answers=["1", "4", "5"], right=[True, True, False])
     one = compare(before, after)
     assert (one.differs.tolist(), one.lost.tolist()) == ([0, 1, 1], [0, -1, 1])
 
@@ -59,9 +59,9 @@ def test_experts_are_compared_as_sets_and_missing_ones_are_none() -> None:
     chosen = np.array([[[0, 1], [2, -1]], [[3, 4], [5, -1]]], np.int32)
     other = np.array([[[1, 0], [2, -1]], [[3, 7], [6, -1]]], np.int32)
     scores = [[score(0.6, 0.4)] * 2]
-    said = Said(scores=scores, experts=[chosen])
-    assert compare(said, said).routed.tolist() == [0, 0]
-    routed = compare(said, Said(scores=scores, experts=[other])).routed
+    responses = Responses(scores=scores, experts=[chosen])
+    assert compare(responses, responses).routed.tolist() == [0, 0]
+    routed = compare(responses, Responses(scores=scores, experts=[other])).routed
     assert routed.tolist() == pytest.approx([0, 2 / 3])
 
 
@@ -70,21 +70,21 @@ MASKED = Score(NEVER, (1, 0), (0.0, NEVER))  # token 0 is impossible
 
 
 def test_what_is_impossible_for_both_is_equal_and_for_one_alone_is_far() -> None:
-    one = compare(Said(scores=[[MASKED]]), Said(scores=[[MASKED]]))
+    one = compare(Responses(scores=[[MASKED]]), Responses(scores=[[MASKED]]))
     assert (one.kl[0], one.shift[0], one.margin[0], one.same[0]) == (0, 0, 0, 1)
     both = Score(NEVER, (1, 0), (NEVER, NEVER))
-    assert compare(Said(scores=[[both]]), Said(scores=[[both]])).margin[0] == 0
+    assert compare(Responses(scores=[[both]]), Responses(scores=[[both]])).margin[0] == 0
     possible = Score(-2.0, (1, 0), (math.log1p(-math.exp(-2.0)), -2.0))
-    one = compare(Said(scores=[[MASKED]]), Said(scores=[[possible]]))
+    one = compare(Responses(scores=[[MASKED]]), Responses(scores=[[possible]]))
     assert one.kl[0] == pytest.approx(0.145, abs=1e-3)
     assert one.shift[0] == -700
-    assert compare(Said(scores=[[possible]]), Said(scores=[[MASKED]])).kl[0] == 700
+    assert compare(Responses(scores=[[possible]]), Responses(scores=[[MASKED]])).kl[0] == 700
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_score_that_is_no_log_probability_on_either_side_is_very_far_away(value: float) -> None:
     broken, sound = Score(value, (0, 1), (value, value)), score(0.6, 0.4)
     for before, after in ((sound, broken), (broken, sound), (broken, broken)):
-        one = compare(Said(scores=[[before]]), Said(scores=[[after]]))
+        one = compare(Responses(scores=[[before]]), Responses(scores=[[after]]))
         assert (one.kl[0], one.shift[0], one.margin[0], one.same[0]) == (700, 700, 700, 0)
     assert np.isfinite(margins([[broken]])).all()

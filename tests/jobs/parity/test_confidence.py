@@ -29,7 +29,7 @@ def compared(seed: int, scale: float = 1.0) -> Comparison:
 
 def draws(**changes: object) -> confidence.Draws:
     told = {
-        "taken": confidence.draw(TEXTS, 7),
+        "repeats": confidence.draw(TEXTS, 7),
         "sure": np.ones(TEXTS * PLACES, np.float32),
         "quantile": 0.99,
     }
@@ -74,7 +74,7 @@ def test_the_first_draw_is_the_texts_as_they_are() -> None:
 
 def test_each_drawn_quantile_is_that_of_the_texts_that_were_drawn() -> None:
     one, taken = compared(2), confidence.draw(TEXTS, 7)
-    found = confidence.figures_of(one, draws(taken=taken))["kl_tail"]
+    found = confidence.figures_of(one, draws(repeats=taken))["kl_tail"]
     for at in (1, 2, 500):
         repeated = np.repeat(one.kl, taken[at].astype(int)[one.text.astype(int)])
         assert found[at] == np.quantile(repeated, 0.99, method="inverted_cdf")

@@ -44,7 +44,7 @@ def test_an_honest_export_of_any_type_says_what_was_trained(
     ctx = LocalContext(folder=tmp_path / "gate", inputs=inputs, hardware=SERVING)
     answered = gate._answered(ctx, gate.AUTO, {})
     assert (answered.engine, answered.computed) == (engine, "float32")
-    compared = compare(answered.reference.said, answered.said)
+    compared = compare(answered.reference.responses, answered.responses)
     assert float(compared.kl.max()) < 1e-4
     assert not compared.differs.any()
     assert max(answered.counts[name] for name in ("nan", "weights", "sums", "ends")) < 1e-5

@@ -19,7 +19,7 @@ ACTIVATIONS = "the noise of activations in 8 bits"
 def sentences(reference: Reference, form: str = "bf16", *, stands_in: bool = False) -> str:
     engine = AskedEngine(form=form, computed="bfloat16", stands_in=stands_in)
     weights = ServedNorms(norms={}, source=ENGINE)
-    return "\n".join(unseen(reference, reference.said, weights, engine))
+    return "\n".join(unseen(reference, reference.responses, weights, engine))
 
 
 def test_of_a_type_that_tells_nothing_of_its_experts_the_verdict_says_so(case: Case) -> None:
