@@ -41,7 +41,6 @@ ROOMS_WITH_PARTICIPLES = (
     "orchestrator/service/doctor.py",
     "orchestrator/worker/checkpoint_verification.py",
     "orchestrator/worker/fencing.py",
-    "jobs/qualification/",
 )
 # What `at` is: a time. A place has a name of its own.
 TIMES = {"float", "float | None"}

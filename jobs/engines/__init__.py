@@ -2,4 +2,4 @@
 
 # By their names: to load them takes long.
 EMBEDDED = "jobs.engines.embedded.EmbeddedEngine"
-UNCACHED = "jobs.engines.uncached.UncachedEngine"
+TRANSFORMERS = "jobs.engines.transformers_engine.TransformersEngine"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jobs.data.tokenizer import load_tokenizer
-from jobs.engines import EMBEDDED, UNCACHED
+from jobs.engines import EMBEDDED, TRANSFORMERS
 from jobs.formats.exported_generation import generation_fields
 from jobs.formats.folder import Folder
 from jobs.parity import distances, proof, table
@@ -174,7 +174,7 @@ def _served(ctx: JobContext, engine: str, options: dict[str, object]) -> tuple[s
             return EMBEDDED, ServedEngine(_engine(EMBEDDED, folder, ctx.hardware, options), folder)
         except (ValueError, AttributeError, AssertionError, RuntimeError) as error:
             ctx.log(f"transformers alone answers, for the embedded engine refuses: {error}")
-    name, more = (UNCACHED, {}) if engine == AUTO else (engine, options)
+    name, more = (TRANSFORMERS, {}) if engine == AUTO else (engine, options)
     try:
         return name, ServedEngine(_engine(name, folder, ctx.hardware, more), folder)
     except (ValueError, OSError) as error:
@@ -193,7 +193,7 @@ def _verdict(
         form=answered.form,
         computed=answered.computed,
         stands_in=answered.stands_in,
-        cached=answered.engine != UNCACHED,
+        cached=answered.engine != TRANSFORMERS,
     )
     return table.ParityVerdict(
         why=why,

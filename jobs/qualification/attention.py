@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from jobs.qualification.absolute_error import absolute_error, magnitude
 from jobs.qualification.bench import FAILED, PASSED, Bench, one_line
 from jobs.qualification.coverage import missing
-from jobs.qualification.deviation import deviation, magnitude
 
 Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -67,16 +67,16 @@ def composite(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _check(bench: Bench, device: torch.device, shape: Shape, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(bench.ctx.seed)
     size = (4, shape.batch, shape.heads, shape.length, shape.width)
-    given = torch.randn(size, generator=generator).to(dtype)
-    expected = _passes(composite, given.float(), device)
-    noise = _apart(_passes(composite, given, device), expected)
+    inputs = torch.randn(size, generator=generator).to(dtype)
+    expected = _passes(composite, inputs.float(), device)
+    noise = _apart(_passes(composite, inputs, device), expected)
     allowed = max(_FACTOR * noise, _LEAST) if math.isfinite(noise) else _LEAST
     for name, where in _kernels(device):
         subject = f"{name} {str(dtype).removeprefix('torch.')} {shape.width} wide {device}"
         try:
             with where:
                 actual = _passes(
-                    partial(scaled_dot_product_attention, is_causal=True), given, device
+                    partial(scaled_dot_product_attention, is_causal=True), inputs, device
                 )
         except RuntimeError as error:
             if not missing(error) and not any(words in str(error) for words in _NONE):
@@ -97,14 +97,14 @@ def _kernels(device: torch.device) -> list[tuple[str, AbstractContextManager[Any
     return [("default", nullcontext()), *kernels]
 
 
-def _passes(attend: Attend, given: Tensor, device: torch.device) -> list[Tensor]:
+def _passes(attend: Attend, inputs: Tensor, device: torch.device) -> list[Tensor]:
     """Return the result and the gradients of queries, keys and values, float32.
 
-    `given` has those three, and the gradient of the result.
+    `inputs` has those three, and the gradient of the result.
     """
-    query, key, value = (part.to(device).requires_grad_() for part in given[:3])
+    query, key, value = (part.to(device).requires_grad_() for part in inputs[:3])
     out = attend(query, key, value)
-    out.backward(given[3].to(device))  # type: ignore[no-untyped-call] # torch leaves it untyped
+    out.backward(inputs[3].to(device))  # type: ignore[no-untyped-call] # torch leaves it untyped
     grads = [part.grad for part in (query, key, value)]
     return [part.detach().float() for part in (out, *grads) if part is not None]
 
@@ -112,7 +112,9 @@ def _passes(attend: Attend, given: Tensor, device: torch.device) -> list[Tensor]
 def _apart(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Return the largest difference, as a share of the largest value of its tensor."""
     errors = [
-        float(deviation(result, reference).max() / magnitude(reference).max().clamp(min=_TINY))
+        float(
+            absolute_error(result, reference).max() / magnitude(reference).max().clamp(min=_TINY)
+        )
         for result, reference in zip(actual, expected, strict=True)
     ]
     return max(errors)

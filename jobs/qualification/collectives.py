@@ -68,43 +68,43 @@ class Ready:
     """A collective that is set up.
 
     Attributes:
-        begin: Begins it: `given` into `out`.
-        given: What this worker puts in.
-        out: What comes out; where it is as long as `given`, it begins as a copy of that.
+        begin: Begins it: `payload` into `out`.
+        payload: What this worker puts in.
+        out: What comes out; where it is as long as `payload`, it begins as a copy of that.
         wanted: What must come out.
         moved: Bytes that a worker sends, as share of those of the larger one.
     """
 
     begin: Callable[[Tensor, Tensor], Work | list[Work]]
-    given: Tensor
+    payload: Tensor
     out: Tensor
     wanted: Tensor
     moved: float
 
 
 def _all_reduce(at: CollectiveCase) -> Ready:
-    given = at.mine
+    payload = at.mine
     return Ready(
         lambda _, out: dist.all_reduce(out, async_op=True),
-        *(given, torch.empty_like(given), at.pattern.total(at.count)),
+        *(payload, torch.empty_like(payload), at.pattern.total(at.count)),
         2 * (at.size - 1) / at.size,
     )
 
 
 def _largest(at: CollectiveCase) -> Ready:
-    given = at.mine
+    payload = at.mine
     return Ready(
         lambda _, out: dist.all_reduce(out, op=dist.ReduceOp.MAX, async_op=True),
-        *(given, torch.empty_like(given), at.pattern.most(at.count)),
+        *(payload, torch.empty_like(payload), at.pattern.most(at.count)),
         2 * (at.size - 1) / at.size,
     )
 
 
 def _all_gather(at: CollectiveCase) -> Ready:
-    given, wanted = at.pattern.bits(at.rank, at.part), at.dealt()
+    payload, wanted = at.pattern.bits(at.rank, at.part), at.dealt()
     return Ready(
-        lambda given, out: _gather(out, given, async_op=True),
-        *(given, torch.empty_like(wanted), wanted),
+        lambda payload, out: _gather(out, payload, async_op=True),
+        *(payload, torch.empty_like(wanted), wanted),
         (at.size - 1) / at.size,
     )
 
@@ -112,26 +112,26 @@ def _all_gather(at: CollectiveCase) -> Ready:
 def _reduce_scatter(at: CollectiveCase) -> Ready:
     wanted = at.pattern.total(at.part, at.rank * at.part)
     return Ready(
-        lambda given, out: _scatter(out, given, async_op=True),
+        lambda payload, out: _scatter(out, payload, async_op=True),
         *(at.mine, torch.empty_like(wanted), wanted),
         (at.size - 1) / at.size,
     )
 
 
 def _broadcast(at: CollectiveCase) -> Ready:
-    root, given = at.size - 1, at.moved
+    root, payload = at.size - 1, at.moved
     return Ready(
         lambda _, out: dist.broadcast(out, src=root, async_op=True),
-        *(given, torch.empty_like(given), at.pattern.bits(root, at.count)),
+        *(payload, torch.empty_like(payload), at.pattern.bits(root, at.count)),
         1.0,
     )
 
 
 def _all_to_all(at: CollectiveCase) -> Ready:
-    given = at.moved
+    payload = at.moved
     return Ready(
-        lambda given, out: dist.all_to_all_single(out, given, async_op=True),
-        *(given, torch.empty_like(given), at.dealt(at.rank * at.part)),
+        lambda payload, out: dist.all_to_all_single(out, payload, async_op=True),
+        *(payload, torch.empty_like(payload), at.dealt(at.rank * at.part)),
         (at.size - 1) / at.size,
     )
 
@@ -140,8 +140,8 @@ def _pass_on(at: CollectiveCase) -> Ready:
     """Send to the next worker what the one before sends here, as stages of a pipeline do."""
     after, before = (at.rank + 1) % at.size, (at.rank - 1) % at.size
 
-    def begin(given: Tensor, out: Tensor) -> list[Work]:
-        both = [dist.P2POp(dist.isend, given, after), dist.P2POp(dist.irecv, out, before)]
+    def begin(payload: Tensor, out: Tensor) -> list[Work]:
+        both = [dist.P2POp(dist.isend, payload, after), dist.P2POp(dist.irecv, out, before)]
         return list(dist.batch_isend_irecv(both))
 
     wanted = at.pattern.bits(before, at.count)
@@ -202,14 +202,14 @@ def _run(bench: Bench, subject: str, ready: Ready) -> float:
     begins, whole, wrong = [], [], 0
     repeats = (5 if bench.quick else 50) if bench.real else (3 if bench.quick else 10)
     for _ in range(repeats):
-        if ready.out.shape == ready.given.shape:
-            ready.out.copy_(ready.given)
+        if ready.out.shape == ready.payload.shape:
+            ready.out.copy_(ready.payload)
         else:
             ready.out.zero_()  # not what came out before
         bench.finish()
         began = time.perf_counter()
         try:
-            work = ready.begin(ready.given, ready.out)
+            work = ready.begin(ready.payload, ready.out)
         except RuntimeError as error:
             if not missing(error):
                 raise
@@ -223,7 +223,7 @@ def _run(bench: Bench, subject: str, ready: Ready) -> float:
         begins.append(begun - began)
         wrong += not same_bits(ready.out, ready.wanted)
     note = f"wrong in {wrong} of {repeats} repeats" if wrong else ""
-    moved = ready.moved * max(ready.given.nbytes, ready.out.nbytes)
+    moved = ready.moved * max(ready.payload.nbytes, ready.out.nbytes)
     bench.say(
         "collectives",
         subject,

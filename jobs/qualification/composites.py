@@ -102,27 +102,27 @@ def with_angles(draw: Draw) -> list[Tensor]:
     return [draw.normal(1, draw.size(8, 2), length, width), angles.cos(), angles.sin()]
 
 
-def rotary(given: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+def rotary(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Turn the pairs (i, i + width / 2) of [batch, heads, length, width], as Llama does."""
-    first, second = given.chunk(2, -1)
+    first, second = states.chunk(2, -1)
     half = cosines.shape[-1] // 2
     cos, sin = cosines[..., :half], sines[..., :half]
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
 
 
-def torch_rotary(given: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+def torch_rotary(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Do the same as transformers does."""
-    first, second = given.chunk(2, -1)
-    return given * cosines + torch.cat((-second, first), -1) * sines
+    first, second = states.chunk(2, -1)
+    return states * cosines + torch.cat((-second, first), -1) * sines
 
 
-def complex_rotary(given: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+def complex_rotary(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Do the same by complex numbers, as DeepSeek and Llama 4 do with their own order of pairs."""
     half = cosines.shape[-1] // 2
-    pairs = torch.stack(given.float().chunk(2, -1), -1).contiguous()
+    pairs = torch.stack(states.float().chunk(2, -1), -1).contiguous()
     turns = torch.complex(cosines[..., :half].float(), sines[..., :half].float())
     turned = torch.view_as_real(torch.view_as_complex(pairs) * turns)
-    return torch.cat((turned[..., 0], turned[..., 1]), -1).to(given)
+    return torch.cat((turned[..., 0], turned[..., 1]), -1).to(states)
 
 
 def attended(draw: Draw, *, groups: int = 1, new: int = 0) -> list[Tensor]:
@@ -275,9 +275,9 @@ def npu_rms_norm(rows: Tensor, weight: Tensor) -> Tensor:
     return normed
 
 
-def npu_rotary(given: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+def npu_rotary(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Do `rotary` by torch_npu."""
-    rotated: Tensor = _npu("npu_rotary_mul")(given, cosines, sines)
+    rotated: Tensor = _npu("npu_rotary_mul")(states, cosines, sines)
     return rotated
 
 

@@ -17,7 +17,7 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from jobs.qualification.deviation import deviation, magnitude
+from jobs.qualification.absolute_error import absolute_error, magnitude
 from jobs.qualification.ties import INDEXES, bound, other_picks
 
 Operator: TypeAlias = Any  # torch gives it no useful type
@@ -232,7 +232,7 @@ def _differs(actual: torch.Tensor, expected: torch.Tensor) -> str:
     if not torch.equal(left.isnan(), right.isnan()):
         return "gives NaN elsewhere than the host"
     left, right = (torch.where(each.isnan(), 0.0, each) for each in (left, right))
-    far = deviation(left, right).max()
+    far = absolute_error(left, right).max()
     if far.isinf():
         return "gives infinity elsewhere than the host"
     error = float(far / magnitude(right).max().clamp(min=1e-6))

@@ -15,31 +15,31 @@ from torch import Tensor
 
 LARGEST = 8
 LONGEST = 4096  # products of a sum
-_HELD = 1 << 24  # float32 has every whole number up to here
+_EXACT_IN_FLOAT32 = 1 << 24  # float32 has every whole number up to here
 _UNEQUAL = 32  # pairs of a sum that don't cancel
 
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """Whole numbers, float32 on the host: left [rows, inner], right [inner, columns]."""
+    """Whole numbers, float32 on the host: `lhs` [rows, inner], `rhs` [inner, columns]."""
 
-    left: Tensor
-    right: Tensor
+    lhs: Tensor
+    rhs: Tensor
 
     def product(self) -> Tensor:
         """Return the exact product [rows, columns], float64.
 
         numpy makes it, in float32 where that holds it: torch's own may be what is looked at.
         """
-        left, right = self.left.numpy(), self.right.numpy()
-        most = float(abs(left).max() * abs(right).max()) * left.shape[1]
-        dtype = "float32" if most < _HELD else "float64"
-        return torch.from_numpy(left.astype(dtype) @ right.astype(dtype)).double()
+        lhs, rhs = self.lhs.numpy(), self.rhs.numpy()
+        most = float(abs(lhs).max() * abs(rhs).max()) * lhs.shape[1]
+        dtype = "float32" if most < _EXACT_IN_FLOAT32 else "float64"
+        return torch.from_numpy(lhs.astype(dtype) @ rhs.astype(dtype)).double()
 
     def sums(self) -> tuple[Tensor, Tensor]:
         """Return the exact sums of the product's rows [rows] and columns [columns], float64."""
-        left, right = self.left.double(), self.right.double()
-        return left @ right.sum(1), left.sum(0) @ right
+        lhs, rhs = self.lhs.double(), self.rhs.double()
+        return lhs @ rhs.sum(1), lhs.sum(0) @ rhs
 
 
 def plain(rows: int, inner: int, columns: int, *, seed: int, largest: int = LARGEST) -> Factors:
@@ -53,8 +53,8 @@ def plain(rows: int, inner: int, columns: int, *, seed: int, largest: int = LARG
 def paired(rows: int, inner: int, columns: int, *, seed: int) -> Factors:
     """Return factors whose product, and each partial sum of whole pairs, stays within 256.
 
-    Columns 2j and 2j + 1 of the left one differ by 1 in few rows, and rows 2j and 2j + 1 of the
-    right one by their sign.
+    Columns 2j and 2j + 1 of `lhs` differ by 1 in few rows, and rows 2j and 2j + 1 of `rhs` by
+    their sign.
 
     Raises:
         ValueError: `inner` is odd.
@@ -63,16 +63,16 @@ def paired(rows: int, inner: int, columns: int, *, seed: int) -> Factors:
         raise ValueError(f"inner={inner!r} is odd, and pairs are wanted")
     pairs = inner // 2
     generator = torch.Generator().manual_seed(seed)
-    left, right = (
+    lhs, rhs = (
         _drawn(LARGEST, (rows, pairs), generator),
         _drawn(LARGEST, (pairs, columns), generator),
     )
     apart = torch.rand((rows, pairs), generator=generator) < _UNEQUAL / max(pairs, 2 * _UNEQUAL)
-    inwards = torch.where(left > 0, -1.0, 1.0)
-    second = torch.where(apart, left + inwards, left)
+    inwards = torch.where(lhs > 0, -1.0, 1.0)
+    second = torch.where(apart, lhs + inwards, lhs)
     return Factors(
-        torch.stack([left, second], 2).reshape(rows, inner),
-        torch.stack([right, -right], 1).reshape(inner, columns),
+        torch.stack([lhs, second], 2).reshape(rows, inner),
+        torch.stack([rhs, -rhs], 1).reshape(inner, columns),
     )
 
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from jobs.qualification.absolute_error import absolute_error, magnitude
 from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, Bench, one_line
 from jobs.qualification.composites import Draw
 from jobs.qualification.coverage import missing
-from jobs.qualification.deviation import deviation, magnitude
 from jobs.qualification.fused_table import Function, Fused, table_of
 
 CHECK = "fused"
@@ -40,14 +40,14 @@ def _check(
     bench: Bench, fused: Fused, dtype: torch.dtype, devices: Sequence[torch.device]
 ) -> None:
     generator = torch.Generator().manual_seed(bench.ctx.seed)
-    given = fused.given(Draw(generator, bench.real))
-    given = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in given]
-    exact = [tensor.double() if tensor.is_floating_point() else tensor for tensor in given]
+    args = fused.inputs(Draw(generator, bench.real))
+    args = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in args]
+    exact = [tensor.double() if tensor.is_floating_point() else tensor for tensor in args]
     expected = passes(fused.composite, exact, fused.learnt)
     for device in devices:
         subject = f"{fused.name} {str(dtype).removeprefix('torch.')} {device}"
         status, far, note = _compared(
-            fused, dtype, [tensor.to(device) for tensor in given], expected
+            fused, dtype, [tensor.to(device) for tensor in args], expected
         )
         if status == LIMITED and not bench.real:
             status = SKIPPED
@@ -55,11 +55,11 @@ def _check(
 
 
 def _compared(
-    fused: Fused, dtype: torch.dtype, given: Sequence[Tensor], expected: Sequence[Tensor]
+    fused: Fused, dtype: torch.dtype, args: Sequence[Tensor], expected: Sequence[Tensor]
 ) -> tuple[str, float | None, str]:
     """Return a status, how far the operator is off, and what there is to know."""
     try:
-        actual = passes(fused.operator, given, fused.learnt)
+        actual = passes(fused.operator, args, fused.learnt)
     except RuntimeError as error:
         lacks = missing(error)
         said = "can't be tried here, so nobody has tested it" if lacks else "raises"
@@ -69,12 +69,12 @@ def _compared(
     return PASSED if far <= allowed else FAILED, far, note
 
 
-def passes(function: Function, given: Sequence[Tensor], learnt: int) -> list[Tensor]:
+def passes(function: Function, args: Sequence[Tensor], learnt: int) -> list[Tensor]:
     """Return the result and the gradients of the first `learnt` arguments, float64 on the host.
 
     The gradient of the result is a fixed one.
     """
-    inputs = [tensor.requires_grad_(place < learnt) for place, tensor in enumerate(_copies(given))]
+    inputs = [tensor.requires_grad_(place < learnt) for place, tensor in enumerate(_copies(args))]
     with torch.set_grad_enabled(learnt > 0):
         out = function(*inputs)
     grads: Sequence[Tensor] = ()
@@ -85,8 +85,8 @@ def passes(function: Function, given: Sequence[Tensor], learnt: int) -> list[Ten
     return [tensor.detach().cpu().double() for tensor in (out, *grads)]
 
 
-def _copies(given: Sequence[Tensor]) -> Iterator[Tensor]:
-    return (tensor.detach().clone() for tensor in given)
+def _copies(args: Sequence[Tensor]) -> Iterator[Tensor]:
+    return (tensor.detach().clone() for tensor in args)
 
 
 def apart(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
@@ -106,4 +106,4 @@ def _apart(actual: Tensor, expected: Tensor, *, by_row: bool) -> float:
     rows, reference = actual.reshape(-1, width), expected.reshape(-1, width)
     largest = magnitude(reference).amax(-1)
     scale = largest.clamp(min=float(largest.max()) * _LEAST_SCALE or 1.0)
-    return float((deviation(rows, reference).amax(-1) / scale).max())
+    return float((absolute_error(rows, reference).amax(-1) / scale).max())

@@ -16,7 +16,7 @@ from jobs.qualification.bench import BOTH, SERVE, TRAIN
 from jobs.qualification.composites import Draw
 
 Function: TypeAlias = Callable[..., Tensor]
-Given: TypeAlias = Callable[[Draw], list[Tensor]]
+Inputs: TypeAlias = Callable[[Draw], list[Tensor]]
 
 _TF32 = 2.0**-10
 
@@ -27,7 +27,7 @@ class Fused:
 
     Attributes:
         name: What it is called.
-        given: Draws its arguments, float32 or whole numbers.
+        inputs: Draws its arguments, float32 or whole numbers.
         learnt: So many of the first arguments have gradients, which are compared too.
         operator: The operator.
         composite: What it is made of.
@@ -40,7 +40,7 @@ class Fused:
     """
 
     name: str
-    given: Given
+    inputs: Inputs
     learnt: int
     operator: Function
     composite: Function
@@ -78,7 +78,7 @@ _NPU = partial(Fused, package="torch_npu")
 TABLE: tuple[Fused, ...] = (
     Fused(
         name="rms_norm",
-        given=composites.some_rows,
+        inputs=composites.some_rows,
         learnt=2,
         operator=composites.torch_rms_norm,
         composite=composites.rms_norm,
@@ -86,7 +86,7 @@ TABLE: tuple[Fused, ...] = (
     ),
     Fused(
         name="layer_norm",
-        given=composites.rows_with_bias,
+        inputs=composites.rows_with_bias,
         learnt=3,
         operator=composites.torch_layer_norm,
         composite=composites.layer_norm,
@@ -94,50 +94,50 @@ TABLE: tuple[Fused, ...] = (
     ),
     Fused(
         name="swiglu",
-        given=composites.gated,
+        inputs=composites.gated,
         learnt=1,
         operator=composites.torch_swiglu,
         composite=composites.swiglu,
     ),
     Fused(
         name="rotary",
-        given=composites.with_angles,
+        inputs=composites.with_angles,
         learnt=1,
         operator=composites.torch_rotary,
         composite=composites.rotary,
     ),
     Fused(
         name="complex rotary",
-        given=composites.with_angles,
+        inputs=composites.with_angles,
         learnt=1,
         operator=composites.complex_rotary,
         composite=composites.rotary,
     ),
     _ATTENDS(
         name="causal attention",
-        given=composites.attended,
+        inputs=composites.attended,
         operator=partial(composites.sdpa, causal=True, grouped=False),
     ),
     _ATTENDS(
         name="grouped-query attention",
-        given=partial(composites.attended, groups=4),
+        inputs=partial(composites.attended, groups=4),
         operator=partial(composites.sdpa, causal=True, grouped=True),
     ),
     _ATTENDS(
         name="masked attention",
-        given=composites.masked,
+        inputs=composites.masked,
         operator=partial(composites.sdpa, causal=False, grouped=True),
     ),
     _ATTENDS(
         name="attention of a new token",
-        given=partial(composites.attended, groups=4, new=1),
+        inputs=partial(composites.attended, groups=4, new=1),
         operator=partial(composites.sdpa, causal=False, grouped=True),
         learnt=0,
         roles=(SERVE,),
     ),
     Fused(
         name="grouped products",
-        given=composites.by_expert,
+        inputs=composites.by_expert,
         learnt=2,
         operator=composites.torch_grouped,
         composite=composites.grouped,
@@ -146,7 +146,7 @@ TABLE: tuple[Fused, ...] = (
     ),
     Fused(
         name="batched products",
-        given=composites.batches,
+        inputs=composites.batches,
         learnt=2,
         operator=torch.bmm,
         composite=composites.batched,
@@ -154,7 +154,7 @@ TABLE: tuple[Fused, ...] = (
     ),
     Fused(
         name="cross entropy",
-        given=composites.scored,
+        inputs=composites.scored,
         learnt=1,
         operator=composites.torch_cross_entropy,
         composite=composites.cross_entropy,
@@ -164,7 +164,7 @@ TABLE: tuple[Fused, ...] = (
     *(
         Fused(
             name=f"{implementation} AdamW",
-            given=composites.trained,
+            inputs=composites.trained,
             learnt=0,
             operator=partial(composites.torch_adamw, flags={implementation: True}),
             composite=composites.adamw,
@@ -175,7 +175,7 @@ TABLE: tuple[Fused, ...] = (
     ),
     _NPU(
         name="npu_rms_norm",
-        given=composites.some_rows,
+        inputs=composites.some_rows,
         learnt=2,
         operator=composites.npu_rms_norm,
         composite=composites.rms_norm,
@@ -183,7 +183,7 @@ TABLE: tuple[Fused, ...] = (
     ),
     _NPU(
         name="npu_rotary_mul",
-        given=composites.with_angles,
+        inputs=composites.with_angles,
         learnt=1,
         operator=composites.npu_rotary,
         composite=composites.rotary,
@@ -191,7 +191,7 @@ TABLE: tuple[Fused, ...] = (
     ),
     _NPU(
         name="npu_swiglu",
-        given=composites.gated,
+        inputs=composites.gated,
         learnt=1,
         operator=composites.npu_swiglu,
         composite=composites.swiglu,
@@ -199,7 +199,7 @@ TABLE: tuple[Fused, ...] = (
     ),
     _ATTENDS(
         name="npu_fusion_attention",
-        given=composites.masked,
+        inputs=composites.masked,
         operator=composites.npu_attention,
         package="torch_npu",
     ),

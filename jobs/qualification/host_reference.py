@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from jobs.qualification import report
+from jobs.qualification.absolute_error import absolute_error, magnitude
 from jobs.qualification.bench import BOTH, SERVE, TRAIN, Bench
 from jobs.qualification.curve import BATCH, ShortTraining, rows_of, train
-from jobs.qualification.deviation import deviation, magnitude
 from jobs.qualification.reduced import fresh, spread
 from jobs.qualification.rounded import tf32
 from jobs.training.loss import forward
@@ -94,7 +94,7 @@ def qualify_reference(
         if TRAIN in wanted:
             losses = _curves(bench, ShortTraining(architecture, model or {}, steps, ctx.seed))
         if SERVE in wanted:
-            logits, strays = _asked(asked_model(architecture, model or {}, ctx.seed), bench)
+            logits, strays = _answers(asked_model(architecture, model or {}, ctx.seed), bench)
     save_file({"logits": logits}, ctx.output / LOGITS)
     text = json.dumps({"losses": losses, "strays": strays}, indent=2)
     (ctx.output / NAME).write_text(f"{text}\n", "utf-8")
@@ -132,7 +132,7 @@ def asked_model(architecture: str, fields: Mapping[str, object], seed: int) -> n
     return spread(fresh(architecture, fields, seed), seed).eval()
 
 
-def _asked(model: nn.Module, bench: Bench) -> tuple[Tensor, dict[str, float]]:
+def _answers(model: nn.Module, bench: Bench) -> tuple[Tensor, dict[str, float]]:
     """Return the logits of float32, and how far those of the others stray from them."""
     bench.step()
     exact = logits_of(model, bench.ctx.seed)
@@ -156,7 +156,7 @@ def stray(logits: Tensor, expected: Tensor) -> float:
     It is that of all places but the tenth that is farthest: where a token goes to other experts,
     which rounding may do, its logits are others. It is infinite where any is no number.
     """
-    off = deviation(logits, expected).amax(-1).flatten()
+    off = absolute_error(logits, expected).amax(-1).flatten()
     if off.isinf().any():
         return math.inf
     return float(off.quantile(0.9) / magnitude(expected).max().clamp(min=_TINY))

@@ -37,15 +37,15 @@ class Layer(nn.Module):
         self.gated = nn.Linear(width, 8 * width, bias=False)
         self.down = nn.Linear(4 * width, width, bias=False)
 
-    def forward(self, given: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor) -> Tensor:
         """Attend, and think."""
-        batch, length, width = given.shape
-        parts = self.attention(self.norms[0](given)).reshape(batch, length, 3, self.heads, -1)
+        batch, length, width = hidden.shape
+        parts = self.attention(self.norms[0](hidden)).reshape(batch, length, 3, self.heads, -1)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         attended = composite(query, key, value).transpose(1, 2).reshape(batch, length, width)
-        given = given + self.joined(attended)
-        gate, up = self.gated(self.norms[1](given)).chunk(2, -1)
-        output: Tensor = given + self.down(nn.functional.silu(gate) * up)
+        hidden = hidden + self.joined(attended)
+        gate, up = self.gated(self.norms[1](hidden)).chunk(2, -1)
+        output: Tensor = hidden + self.down(nn.functional.silu(gate) * up)
         return output
 
 
@@ -84,12 +84,12 @@ def _of_codes(bench: Bench, device: torch.device, kind: NumberType) -> Iterator[
     if multiply is None:
         return
     factors = exact.paired(size, size, size, seed=bench.ctx.seed)
-    left = factors.left.to(kind.dtype).to(device)
-    right = factors.right.t().contiguous().to(kind.dtype).to(device).t()
+    lhs = factors.lhs.to(kind.dtype).to(device)
+    rhs = factors.rhs.t().contiguous().to(kind.dtype).to(device).t()
     try:
-        multiply(left, right)
+        multiply(lhs, rhs)
     except (RuntimeError, ValueError) as error:
         if missing(error):
             return
         raise
-    yield lambda: [multiply(left, right)]
+    yield lambda: [multiply(lhs, rhs)]

@@ -135,8 +135,8 @@ def _exchange(bench: Bench, tables: Pattern, other: int) -> tuple[float, int]:
     return given.nbytes / (taken if bench.real else max(taken, _LEAST_SECONDS)) / _GB, wrong
 
 
-def _swap(given: torch.Tensor, out: torch.Tensor, other: int) -> None:
-    both = [dist.P2POp(dist.isend, given, other), dist.P2POp(dist.irecv, out, other)]
+def _swap(payload: torch.Tensor, out: torch.Tensor, other: int) -> None:
+    both = [dist.P2POp(dist.isend, payload, other), dist.P2POp(dist.irecv, out, other)]
     for work in dist.batch_isend_irecv(both):
         work.wait()
 

@@ -49,9 +49,9 @@ def watched(bench: Bench, command: Sequence[str], pattern: str) -> Iterator[None
         why = "the chip is emulated" if command else "no command is known that tells those of this"
         bench.say(CHECK, "counters", SKIPPED, note=why)
         return
-    before = _asked(command, pattern)
+    before = _counts_or_reason(command, pattern)
     yield
-    status, note = judged(before, _asked(command, pattern))
+    status, note = judged(before, _counts_or_reason(command, pattern))
     bench.say(CHECK, "counters", status, note=note)
 
 
@@ -98,7 +98,7 @@ def judged(before: ErrorCounts | str, after: ErrorCounts | str) -> tuple[str, st
     return PASSED, ""
 
 
-def _asked(command: Sequence[str], pattern: str) -> ErrorCounts | str:
+def _counts_or_reason(command: Sequence[str], pattern: str) -> ErrorCounts | str:
     try:
         return counted(command, pattern)
     except UnknownCountsError as error:

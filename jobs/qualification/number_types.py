@@ -74,36 +74,36 @@ def _whole(name: str, *, lacking: str = FAILED, largest: int | None = None) -> N
     )
 
 
-def _by_tensor(left: Tensor, right: Tensor) -> Tensor:
+def _by_tensor(lhs: Tensor, rhs: Tensor) -> Tensor:
     """Multiply codes; a host that plays a chip does so in float32, which is exact."""
-    if left.device.type == "cpu":  # some take a minute for it, some lack a format, as they come
-        return (left.float() @ right.float()).bfloat16()
-    return scaled_product(left, right)
+    if lhs.device.type == "cpu":  # some take a minute for it, some lack a format, as they come
+        return (lhs.float() @ rhs.float()).bfloat16()
+    return scaled_product(lhs, rhs)
 
 
-def scaled_product(left: Tensor, right: Tensor) -> Tensor:
+def scaled_product(lhs: Tensor, rhs: Tensor) -> Tensor:
     """Multiply codes whose scales, one a tensor, are powers of two that cancel."""
-    double, half = (torch.full((), value, device=left.device) for value in (2.0, 0.5))
+    double, half = (torch.full((), value, device=lhs.device) for value in (2.0, 0.5))
     product: Tensor = torch._scaled_mm(  # noqa: SLF001 - the public one has no kernel on most devices
-        left, right, scale_a=double, scale_b=half, out_dtype=torch.bfloat16
+        lhs, rhs, scale_a=double, scale_b=half, out_dtype=torch.bfloat16
     )
     return product
 
 
-def _by_group(left: Tensor, right: Tensor) -> Tensor:
+def _by_group(lhs: Tensor, rhs: Tensor) -> Tensor:
     """Multiply codes with a scale of 8 bits for each 32 of them; all scales are alike."""
     scales = [
-        torch.full((width * inner // _GROUP,), value, device=left.device)
+        torch.full((width * inner // _GROUP,), value, device=lhs.device)
         .to(torch.float8_e8m0fnu)
         .reshape(width, -1)
         for width, inner, value in (
-            (left.shape[0], left.shape[1], 2.0),
-            (right.shape[1], right.shape[0], 0.5),
+            (lhs.shape[0], lhs.shape[1], 2.0),
+            (rhs.shape[1], rhs.shape[0], 0.5),
         )
     ]
     groups, layout = ScalingType.BlockWise1x32, SwizzleType.SWIZZLE_32_4_4
     product: Tensor = scaled_mm(
-        *(left, right, scales[0], groups, scales[1], groups, layout, layout),
+        *(lhs, rhs, scales[0], groups, scales[1], groups, layout, layout),
         output_dtype=torch.bfloat16,
     )
     return product

@@ -59,24 +59,24 @@ def _repeated(bench: Bench, device: torch.device, kind: NumberType, multiply: Pr
     """Return how products differ from what is right; nothing where none does. Say their rate."""
     size, inner = (_WIDE, exact.LONGEST) if bench.real else (_SMALL, _SMALL)
     factors = _factors(kind, size, inner, seed=_seed(bench, device))
-    left = factors.left.to(kind.dtype).to(device)
-    right = factors.right.to(kind.dtype).t().contiguous().t() if kind.code else factors.right
-    right = right.to(kind.dtype).to(device)
+    lhs = factors.lhs.to(kind.dtype).to(device)
+    rhs = factors.rhs.to(kind.dtype).t().contiguous().t() if kind.code else factors.rhs
+    rhs = rhs.to(kind.dtype).to(device)
     expected = factors.product().to(kind.result)
     on_device = expected.to(device)
     for rows in () if kind.code else _ODD:  # kernels of codes want multiples of 16
-        note = _differs(multiply(left[:rows], right).cpu(), expected[:rows])
+        note = _differs(multiply(lhs[:rows], rhs).cpu(), expected[:rows])
         if note:
             return f"of {rows} rows {note}"
-    note = _differs(multiply(left, right).cpu(), expected)
+    note = _differs(multiply(lhs, rhs).cpu(), expected)
     repeats = (8 if bench.quick else 64) if bench.real else 3
     bad = 0
     for _ in range(repeats):
         bench.alive()
-        bad += not torch.equal(multiply(left, right), on_device)
+        bad += not torch.equal(multiply(lhs, rhs), on_device)
     if note or bad:
         return f"{note or 'right at first'}; {bad} of {repeats} repeats are wrong"
-    large = left.repeat(4, 1), right.t().repeat(4, 1).t()
+    large = lhs.repeat(4, 1), rhs.t().repeat(4, 1).t()
     _tell_rate(bench, device, kind, lambda: multiply(*large))
     return ""
 
@@ -125,7 +125,7 @@ def _check_sums(bench: Bench, device: torch.device) -> None:
     factors = exact.paired(size, inner, size, seed=_seed(bench, device) + 1)
     subject = f"{size} rows {device}"
     try:
-        out = factors.left.to(device).bfloat16() @ factors.right.to(device).bfloat16()
+        out = factors.lhs.to(device).bfloat16() @ factors.rhs.to(device).bfloat16()
         sums = [out.float().sum(side).cpu() for side in (1, 0)]
     except (RuntimeError, ValueError) as error:
         if not missing(error):

@@ -45,10 +45,10 @@ class _Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leav
     ) -> Any:  # noqa: ANN401 - whatever operators give
         """Do an operator."""
         if func._schema.name.rpartition("::")[2] in _PRODUCTS:  # noqa: SLF001 - no public name for it
-            args = [_taken(value) for value in args]
+            args = [_operand(value) for value in args]
         return func(*args, **(kwargs or {}))
 
 
-def _taken(value: Any) -> Any:  # noqa: ANN401 - whatever operators take
+def _operand(value: Any) -> Any:  # noqa: ANN401 - whatever operators take
     single = isinstance(value, Tensor) and value.dtype is torch.float32
     return rounded(value) if single else value

@@ -35,15 +35,15 @@ def bound(func: Any, args: Sequence[Value], kwargs: Mapping[str, Value]) -> dict
     }
 
 
-def other_picks(given: Tensor, actual: Value, expected: Value, dim: int | None) -> str:
-    """Return how the values that were picked out of `given` differ; nothing where they are equal.
+def other_picks(source: Tensor, actual: Value, expected: Value, dim: int | None) -> str:
+    """Return how the values that were picked out of `source` differ; nothing where they are equal.
 
     `actual` and `expected` are places, or values and places, along `dim` (of all where `None`).
     """
     mine, theirs = (_places(value) for value in (actual, expected))
     if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
         return f"gives places of shape {tuple(mine.shape)}, not {tuple(theirs.shape)}"
-    along = given.flatten() if dim is None else given
+    along = source.flatten() if dim is None else source
     axis = 0 if dim is None else dim
     mine, theirs = (_along(places, along, axis) for places in (mine, theirs))
     if mine.numel() and not 0 <= int(mine.min()) <= int(mine.max()) < along.shape[axis]:
@@ -66,9 +66,9 @@ def _places(value: Value) -> Tensor:
     return places.cpu()
 
 
-def _along(places: Tensor, given: Tensor, axis: int) -> Tensor:
+def _along(places: Tensor, source: Tensor, axis: int) -> Tensor:
     """Return places with a dimension of their own along `axis`, which some operators leave out."""
-    if given.dim() == places.dim():
+    if source.dim() == places.dim():
         return places
     return places.reshape(1) if places.dim() == 0 else places.unsqueeze(axis)
 

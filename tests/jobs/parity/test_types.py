@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jobs.data.tokenizer import load_tokenizer
-from jobs.engines import EMBEDDED, UNCACHED
+from jobs.engines import EMBEDDED, TRANSFORMERS
 from jobs.export import export
 from jobs.parity import gate, reference
 from jobs.parity.comparison import compare
@@ -29,7 +29,7 @@ def model_of(kind: str, trained: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("kind", "engine"),
-    [("gemma3", EMBEDDED), ("bloom", UNCACHED), ("mamba", UNCACHED)],
+    [("gemma3", EMBEDDED), ("bloom", TRANSFORMERS), ("mamba", TRANSFORMERS)],
 )
 def test_an_honest_export_of_any_type_says_what_was_trained(
     kind: str, engine: str, sums: Path, case: Case, tmp_path: Path
@@ -49,7 +49,7 @@ def test_an_honest_export_of_any_type_says_what_was_trained(
     assert not compared.differs.any()
     assert max(answered.counts[name] for name in ("nan", "weights", "sums", "ends")) < 1e-5
     said = any("transformers alone answers" in line for line in ctx.lines)
-    assert said == (engine == UNCACHED)
+    assert said == (engine == TRANSFORMERS)
 
 
 def test_a_model_whose_prompts_are_read_both_ways_is_refused_by_name(

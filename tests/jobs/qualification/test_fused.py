@@ -216,7 +216,7 @@ def test_an_operator_that_is_not_there_is_a_limit_of_a_chip_and_an_error_is_a_fa
     one = replace(
         HERE["swiglu"],
         operator=partial(lacking, text="not implemented"),
-        given=lambda _: HERE["swiglu"].given(Draw(torch.Generator(), real=False)),
+        inputs=lambda _: HERE["swiglu"].inputs(Draw(torch.Generator(), real=False)),
     )
     assert checked(bench, monkeypatch, one) == {"limited"}
     assert "nobody has tested it" in bench.findings[0].note
@@ -260,9 +260,9 @@ def test_the_operators_of_a_maker_are_tried_where_its_package_has_them(
     assert all(one in table_of("npu") for one in own)
     assert not any(one in own for one in table_of("cuda"))
     for one in own:
-        given = one.given(Draw(torch.Generator().manual_seed(0), real=False))
-        wanted = passes(one.composite, given, one.learnt)
-        found = passes(one.operator, given, one.learnt)
+        arguments = one.inputs(Draw(torch.Generator().manual_seed(0), real=False))
+        wanted = passes(one.composite, arguments, one.learnt)
+        found = passes(one.operator, arguments, one.learnt)
         assert apart(found, wanted) < one.allowed(torch.float32), one.name
     monkeypatch.delattr(ASCEND, "npu_swiglu")
     assert "npu_swiglu" not in {one.name for one in table_of("npu")}

@@ -44,9 +44,9 @@ def altered(kind: NumberType, change: Callable[[Tensor], object], *, every: int 
     """Return the kind on a chip that alters each `every`th product."""
     calls = iter(range(1_000_000))
 
-    def product(left: Tensor, right: Tensor) -> Tensor:
+    def product(lhs: Tensor, rhs: Tensor) -> Tensor:
         assert kind.product is not None
-        out = kind.product(left, right)
+        out = kind.product(lhs, rhs)
         if next(calls) % every == every - 1:
             change(out)
         return out
@@ -68,8 +68,8 @@ def test_a_chip_that_is_slow_leaves_a_sign_of_life_after_each_product(
 @pytest.mark.parametrize("make", [exact.plain, exact.paired])
 def test_sums_are_exact_in_float32_in_any_order(make: Callable[..., exact.Factors]) -> None:
     factors = make(64, 4096, 64, seed=3)
-    assert factors.left.abs().max() == factors.right.abs().max() == exact.LARGEST
-    backwards = factors.left.flip(1) @ factors.right.flip(0)
+    assert factors.lhs.abs().max() == factors.rhs.abs().max() == exact.LARGEST
+    backwards = factors.lhs.flip(1) @ factors.rhs.flip(0)
     assert torch.equal(backwards.double(), factors.product())
     rows, columns = factors.sums()
     assert torch.equal(factors.product().sum(1), rows)
@@ -79,8 +79,8 @@ def test_sums_are_exact_in_float32_in_any_order(make: Callable[..., exact.Factor
 def test_pairs_keep_partial_sums_within_what_bfloat16_holds() -> None:
     factors = exact.paired(128, 4096, 128, seed=5)
     for split in (32, 512, 4096):  # as kernels split a sum
-        parts = zip(factors.left.split(split, 1), factors.right.split(split, 0), strict=True)
-        sums = torch.stack([left @ right for left, right in parts])
+        parts = zip(factors.lhs.split(split, 1), factors.rhs.split(split, 0), strict=True)
+        sums = torch.stack([lhs @ rhs for lhs, rhs in parts])
         assert torch.equal(sums.bfloat16().float(), sums)
         assert torch.equal(sums.bfloat16().sum(0).double(), factors.product())
     with pytest.raises(ValueError, match="inner=3 is odd"):

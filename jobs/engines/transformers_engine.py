@@ -22,7 +22,7 @@ from orchestrator.engine import Piece, Sampling, Score
 from orchestrator.job import Hardware
 
 
-class UncachedEngine:
+class TransformersEngine:
     """Satisfies `Scorer` and `Inspector`, and generates greedy answers.
 
     Args:

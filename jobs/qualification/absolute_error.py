@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-def deviation(actual: Tensor, expected: Tensor) -> Tensor:
+def absolute_error(actual: Tensor, expected: Tensor) -> Tensor:
     """Return the distance of each number from the right one, of the shape of both.
 
     Equal infinities are equal; an infinity beside anything else, and any NaN, is infinitely far.
