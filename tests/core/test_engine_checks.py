@@ -125,6 +125,18 @@ def test_shapes_that_a_reader_refuses_are_named(
     assert said in "".join(told[:1])
 
 
+@pytest.mark.parametrize("field", ["num_experts", "n_routed_experts", "num_local_experts"])
+def test_experts_in_a_format_that_a_reader_has_for_dense_layers_alone_are_refused(
+    field: str,
+) -> None:
+    experts = {**MOE, field: 8}
+    told = list(unreadable({**experts, **CODES}, 1, dense=("int8",)))
+    assert told == ["it has no kernel of experts in 'int8'"]
+    assert list(unreadable({**experts, **GROUPS}, 1, dense=("int8",))) == []
+    assert list(unreadable({**experts, **CODES}, 1)) == []
+    assert list(unreadable({**MOE, **CODES}, 1, dense=("int8",))) == []
+
+
 def test_the_plan_refuses_shapes_by_the_name_of_their_reader() -> None:
     train = stage("train", params={"model": MOE})
     maker = Maker(multiples={"int8": (8, 16)})

@@ -26,7 +26,7 @@ from orchestrator.adapters.rayserve.vitals import Vitals
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_checks import indivisible
 from orchestrator.core.spec.engine_command import MEETING_PORTS, ReplicaPart
-from orchestrator.core.spec.engines import EngineSpec, split_of
+from orchestrator.core.spec.engines import EngineSpec, Maker, split_of
 from orchestrator.core.spec.model_shapes import unreadable
 
 _LOOK_SECONDS = 1.0
@@ -119,10 +119,12 @@ class Supervision:
             return  # the engine says what it wants of a folder
         if not isinstance(config, dict):
             return
-        maker = self._spec.on(pool)
-        multiples = maker.multiples if maker else {}
-        for why in (*indivisible(config, split), *unreadable(config, split.tensor, multiples)):
+        for why in indivisible(config, split):
             raise EngineStartError(f"{why}: set needs.devices to a number that divides it")
+        maker = self._spec.on(pool) or Maker()
+        for why in unreadable(config, split.tensor, maker.multiples, maker.dense):
+            hint = "set needs.devices to a number that divides it, or export another format"
+            raise EngineStartError(f"{why}: {hint}")
 
     def _start(self, port: int) -> None:
         if self._stopping.is_set():

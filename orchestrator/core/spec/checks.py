@@ -22,7 +22,7 @@ from orchestrator.core.spec.bounds import problems_of_stage
 from orchestrator.core.spec.capacity import problems_of_room
 from orchestrator.core.spec.command_stages import problems_of_command
 from orchestrator.core.spec.engine_checks import indivisible, refused_options
-from orchestrator.core.spec.engines import CPU, is_server, maker_of, split_of
+from orchestrator.core.spec.engines import CPU, Maker, is_server, maker_of, split_of
 from orchestrator.core.spec.environment_variables import problems_of_environment
 from orchestrator.core.spec.hardware import Fleet, Pool
 from orchestrator.core.spec.model_shapes import KEY, RECORDS, unreadable
@@ -267,8 +267,8 @@ def spread_problems(stage: Stage, pool: Pool, config: Mapping[str, Json]) -> Ite
     hint = "set needs.devices to a number that"
     for why in indivisible(config, split):
         yield Problem(path, why, f"{hint} divides it")
-    maker = endpoint.server.on(pool)
-    for why in unreadable(config, split.tensor, maker.multiples if maker else {}):
+    maker = endpoint.server.on(pool) or Maker()
+    for why in unreadable(config, split.tensor, maker.multiples, maker.dense):
         what = f"engine {endpoint.engine!r} can't read it: {why}"
         yield Problem(path, what, f"{hint} divides it, or choose another format")
 

@@ -32,6 +32,7 @@ class Maker:
         command: Its command there, where it differs.
         follower: The command there of what follows on another node, where it differs.
         multiples: Of which the outputs and the inputs of a layer on a chip have to be, by format.
+        dense: Formats in which it reads no experts there.
     """
 
     formats: tuple[Format, ...] = ()
@@ -41,6 +42,7 @@ class Maker:
     command: tuple[str, ...] = ()
     follower: tuple[str, ...] = ()
     multiples: Mapping[Format, tuple[int, int]] = field(default_factory=dict)
+    dense: tuple[Format, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

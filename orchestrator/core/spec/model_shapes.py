@@ -7,6 +7,8 @@ What the readers themselves refuse, when they load:
     groups of 32 inputs   vLLM, `CompressedTensorsW8A8MXFp8.create_weights`: of each chip's share
     multiples             a kernel's own, which the file of the engine names (SGLang's
                           `int8_scaled_mm`: 8 outputs, 16 inputs)
+    experts               formats that it has kernels of dense layers alone for, by the file of the
+                          engine (SGLang's and vLLM's int8, but for some makers' chips)
 
 An export leaves layers as they are whose inputs are no whole groups; of a chip's share it knows
 nothing.
@@ -14,7 +16,8 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 
 from orchestrator.core.spec.engines import Json
@@ -36,6 +39,8 @@ RECORDS: Mapping[str, Mapping[str, Json]] = MappingProxyType(
         "int8": {"format": "int-quantized"},
     }
 )
+# `num_experts`, `n_routed_experts`, `num_local_experts`, `moe_num_experts`, ...
+_EXPERTS = re.compile(r"(?:^|_)(?:num|n)_(?:\w+_)?experts$")
 _GATED = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
 
 
@@ -43,10 +48,12 @@ def unreadable(
     config: Mapping[str, Json],
     tensor: int,
     multiples: Mapping[Format, tuple[int, int]] = MappingProxyType({}),
+    dense: Collection[Format] = (),
 ) -> Iterator[str]:
     """Yield why a reader refuses the layers of a model that `tensor` chips share.
 
-    `multiples` are of which outputs and inputs of a layer have to be, by format.
+    `multiples` are of which outputs and inputs of a layer have to be, by format; in the formats of
+    `dense` it reads no experts.
     """
     quantized = config.get(KEY)
     if not isinstance(quantized, Mapping):
@@ -62,7 +69,10 @@ def unreadable(
     if columns == _GROUP:
         for width in _uneven(shared, columns * tensor):
             yield f"its layers of {width} inputs can't be spread over {over} in groups of {_GROUP}"
-    outputs, inputs = multiples.get(_COMPRESSED.get(str(quantized.get("format")), "bf16"), (1, 1))
+    form = _COMPRESSED.get(str(quantized.get("format")), "bf16")
+    if form in dense and any(_EXPERTS.search(name) and size > 1 for name, size in numbers.items()):
+        yield f"it has no kernel of experts in {form!r}"
+    outputs, inputs = multiples.get(form, (1, 1))
     for width in _uneven(_outputs(numbers, tensor), outputs * tensor):
         yield f"its layers of {width} outputs on {over} are no multiples of {outputs}"
     for width in _uneven(_inputs(numbers), inputs * tensor):
