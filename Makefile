@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 VLLM ?= .venv-vllm
-LLMCOMPRESSOR := .venv-llmcompressor
+LLMCOMPRESSOR ?= .venv-llmcompressor
 LITELLM := .venv-litellm
 TORCHTITAN ?= .venv-torchtitan
 # Three things at once: the parts of the tests, which also wait, then the checks.
@@ -87,7 +87,7 @@ $(VLLM)/.installed: requirements-vllm.lock pyproject.toml
 	@touch $@
 
 vllm: $(VLLM)/.installed $(VENV)/.dev ## make an environment for the engine server vllm (fleet.pools.NAME.python), and try it
-	$(BIN)/python -m pytest -m vllm -s
+	ORCHESTRATOR_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/python -m pytest -m vllm -s
 
 $(LLMCOMPRESSOR)/.installed: requirements-llmcompressor.lock
 	$(PYTHON) -m venv $(LLMCOMPRESSOR)
@@ -95,7 +95,7 @@ $(LLMCOMPRESSOR)/.installed: requirements-llmcompressor.lock
 	@touch $@
 
 llmcompressor: $(LLMCOMPRESSOR)/.installed $(VENV)/.dev ## make an environment for calibrated exports (recipe.python), and try it
-	$(BIN)/python -m pytest -m llmcompressor -s
+	ORCHESTRATOR_LLMCOMPRESSOR_PYTHON=$(abspath $(LLMCOMPRESSOR))/bin/python $(BIN)/python -m pytest -m llmcompressor -s
 
 $(TORCHTITAN)/.installed: requirements-torchtitan.lock pyproject.toml
 	$(PYTHON) -m venv $(TORCHTITAN)
