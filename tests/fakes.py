@@ -8,6 +8,7 @@ from pathlib import Path
 from orchestrator.controller.controller_ports import ControllerPorts
 from orchestrator.core.artifact import ArtifactRef, Hashed, Manifest
 from orchestrator.core.endpoints.life import Deployment
+from orchestrator.core.errors import StorageError
 from orchestrator.core.runs.states import (
     AttemptCancelled,
     AttemptFailed,
@@ -151,10 +152,14 @@ class FakeGates:
 
 
 class FakeArtifacts:
-    """Knows of each artifact only whether it stands: one whose URI is in `torn` does not."""
+    """Knows of each artifact only whether it stands: one whose URI is in `torn` does not.
+
+    While it is `away` nobody can write a mark.
+    """
 
     def __init__(self, torn: Sequence[str] = ()) -> None:
         self.torn = set(torn)
+        self.away = False
         self.manifests: dict[str, Manifest] = {}
         self.marks: dict[str, str] = {}
 
@@ -189,6 +194,8 @@ class FakeArtifacts:
         raise NotImplementedError
 
     def mark(self, name: str, text: str) -> None:
+        if self.away:
+            raise StorageError("the storage is away")
         self.marks[name] = text
 
     def marked(self, name: str) -> str | None:

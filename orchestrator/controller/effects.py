@@ -39,9 +39,20 @@ class Effects:
         self._clock, self._best_effort, self._patience = clock, best_effort, patience
         self._owed: dict[str, _Act] = {}
 
-    def do(self, name: str, call: Callable[[], object], give_up: GiveUp | None = None) -> None:
-        """Act now, and later again where that fails; `give_up` takes the last error."""
-        until = self._clock.monotonic() + self._patience
+    def do(
+        self,
+        name: str,
+        call: Callable[[], object],
+        give_up: GiveUp | None = None,
+        *,
+        patience: float | None = None,
+    ) -> None:
+        """Act now, and later again where that fails; `give_up` takes the last error.
+
+        What needs no pool has a `patience` of its own.
+        """
+        seconds = self._patience if patience is None else patience
+        until = self._clock.monotonic() + seconds
         self._owed[name] = _Act(call, give_up, until)
         self._try(name)
 
@@ -57,7 +68,10 @@ class Effects:
                 self._try(name)
 
     def settle(self) -> None:
-        """Act until nothing is owed any more."""
+        """Act until nothing is owed any more, no longer than a pool is asked in vain."""
+        until = self._clock.monotonic() + self._patience
+        for act in self._owed.values():
+            act.until = min(act.until, until)
         while self._owed:
             self._clock.sleep(SHORTEST_PAUSE)
             self.again()

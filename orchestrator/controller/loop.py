@@ -306,7 +306,8 @@ class Controller:
 
     def _ask_to_leave(self, command: Leave) -> None:
         name = leaving(self.run.header.run, command.stage, command.number)
-        self._effects.do(name, lambda: self._ports.artifacts.mark(name, command.reason))
+        mark = partial(self._ports.artifacts.mark, name, command.reason)
+        self._effects.do(name, mark, patience=self._defaults.waits.storage)
 
     # --- standby -------------------------------------------------------------------------------
 

@@ -233,7 +233,7 @@ class AttemptSettings:
     grow: float | None = 600.0
     meet: float = 600.0
     collective: float = 600.0
-    storage: float = 60.0
+    storage: float = 180.0
     checkpoint: float = 600.0
     fence: float = 60.0
     hang: float = 600.0

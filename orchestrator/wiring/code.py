@@ -67,7 +67,8 @@ def ship(
     """
     if not travels(settings):
         return None
-    store = artifact_store(storage_uri(settings, home), clock())
+    uri, patience = storage_uri(settings, home), settings.attempts.storage
+    store = artifact_store(uri, clock(), patience)
     used = json.dumps({"at": database(home).now(), "home": home_id(home)})
     if code is not None:
         key = artifact_paths.key_of_code(code.archive.uri)

@@ -101,7 +101,8 @@ def findings(settings: Settings, home: Path, run: Run) -> Iterator[Finding]:
     Raises:
         ArtifactError: A report is not there, or was altered.
     """
-    store = artifact_store(storage_uri(settings, home))
+    uri, patience = storage_uri(settings, home), settings.attempts.storage
+    store = artifact_store(uri, clock(), patience)
     for stage in run.stages.values():
         if stage.artifact is not None:
             text = (store.fetch(stage.artifact) / REPORT_NAME).read_text("utf-8")

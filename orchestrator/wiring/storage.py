@@ -118,7 +118,7 @@ def prove_storage_here(settings: Settings, home: Path, run: str) -> None:
 
     uri, name, text = storage_uri(settings, home), f"{_MARKS}/{run}", secrets.token_hex(8)
     try:
-        store = artifact_store(uri, SystemClock())
+        store = artifact_store(uri, SystemClock(), settings.attempts.storage)
         store.mark(name, text)
         unlike = store.marked(name) != text
         store.remove(name)
@@ -149,7 +149,8 @@ def prove_storage(
     from orchestrator.adapters.raycluster import questions
 
     uri, name, text = storage_uri(settings, home), f"{_MARKS}/{run}", secrets.token_hex(8)
-    store, seconds = artifact_store(uri, SystemClock()), settings.storage.answer
+    store = artifact_store(uri, SystemClock(), settings.attempts.storage)
+    seconds = settings.storage.answer
     store.mark(name, text)
 
     def question(pool: Pool) -> Callable[[], str]:

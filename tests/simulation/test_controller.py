@@ -20,6 +20,7 @@ from orchestrator.core.runs.states import (
     RunStarted,
     RunState,
 )
+from orchestrator.core.settings import PATIENT
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.core.spec.policy import AS_PLANNED, Gate, Limits, Recovery
 from orchestrator.core.spec.stages import Needs, Stage
@@ -177,6 +178,37 @@ def test_an_attempt_on_an_emptied_pool_leaves_at_its_checkpoint_and_the_next_poo
     assert run.state is RunState.SUCCEEDED
     first, second = run.stages["s"].attempts
     assert (first.leaving, first.saved, second.pool) == ("repair", (10,), "b")
+
+
+def test_an_attempt_is_asked_to_leave_though_the_storage_is_away_for_two_minutes() -> None:
+    defaults = Bench(ENDLESS, pools=("a", "b"))
+    defaults.script["run/s/2"] = GOOD
+    defaults.artifacts.away = True
+    left = Failed(Failure(kind=FailureKind.DRAINED, evidence="left after step 10", step=10))
+
+    def mend() -> None:
+        defaults.artifacts.away = False
+
+    def leave() -> None:
+        assert defaults.artifacts.marks == {"checkpoints/run/s/leave-1": "repair"}
+        defaults.cluster.active["run/s/1"] = [(0.0, Saved(10)), (0.0, left)]
+
+    defaults.clock.at(1.0, lambda: defaults.store.drain("a", "repair"))
+    defaults.clock.at(121.0, mend)
+    defaults.clock.at(131.0, leave)
+    assert defaults.drive().state is RunState.SUCCEEDED
+
+
+def test_a_run_that_ended_waits_for_no_storage_that_is_away() -> None:
+    defaults = Bench(ENDLESS, pools=("a", "b"))
+    defaults.script["run/s/2"] = GOOD
+    defaults.artifacts.away = True
+    left = Failed(Failure(kind=FailureKind.DRAINED, evidence="left after step 10", step=10))
+    ends = [(0.0, Saved(10)), (0.0, left)]
+    defaults.clock.at(1.0, lambda: defaults.store.drain("a", "repair"))
+    defaults.clock.at(3.0, lambda: defaults.cluster.active.update({"run/s/1": ends}))
+    assert defaults.drive().state is RunState.SUCCEEDED
+    assert defaults.clock.now() < PATIENT.storage / 2
 
 
 def test_a_gang_that_began_with_fewer_workers_begins_whole_once_there_is_room() -> None:

@@ -2,7 +2,9 @@
 
 The clients of file systems raise what they like: `OSError`, errors of their HTTP library, of their
 cloud's SDK. What may pass by itself is tried again for a while; every call here can be made twice.
-What is not there, exists already or is forbidden comes out as the `OSError` that it is.
+Pauses double, and are drawn at random: the workers of a gang, which a storage refused at one
+moment, do not come back to it at one moment. What is not there, exists already or is forbidden
+comes out as the `OSError` that it is.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import BinaryIO, TypeVar
 
 from orchestrator.adapters.artifacts import client_errors, manifests
@@ -21,7 +24,7 @@ from orchestrator.core.errors import OrchestratorError, StorageError
 from orchestrator.core.settings import PATIENT
 from orchestrator.ports import Clock
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds; each is twice the one before
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds; each is twice the one before, at most
 # What asking again does not change: where it is, what is there, who asks, how much room there is.
 _LASTING = frozenset(
     {
@@ -52,13 +55,12 @@ _LASTING_TYPES = (
 Found = TypeVar("Found")
 
 
-def pauses(patience: float) -> Iterator[float]:
-    """Yield the seconds between two tries: `patience` in all."""
-    pause, left = FIRST_PAUSE, patience
-    while left > 0:
-        yield min(pause, left)
-        left -= pause
-        pause = min(2 * pause, LONGEST_PAUSE)
+def pauses(random: Callable[[], float]) -> Iterator[float]:
+    """Yield the seconds between two tries, without end: each half fixed and half `random`."""
+    longest = FIRST_PAUSE
+    while True:
+        yield longest * (1 + random()) / 2
+        longest = min(2 * longest, LONGEST_PAUSE)
 
 
 class HiccupError(StorageError):
@@ -128,6 +130,7 @@ class RetryingPlace:
         self.inner = inner
         self._clock = clock
         self._patience = patience
+        self._random = Random().random  # noqa: S311 - no secret
         self._outage: _StorageOutage | None = None
 
     def again(self, name: str, ask: Callable[[], Found]) -> Found:
@@ -136,7 +139,7 @@ class RetryingPlace:
         if clock is None:
             with hiccups(name):
                 return ask()
-        begun, waits = self._begun(clock.monotonic()), pauses(self._patience)
+        begun, waits = self._begun(clock.monotonic()), pauses(self._random)
         while True:
             try:
                 with hiccups(name):
@@ -147,7 +150,7 @@ class RetryingPlace:
                 left = begun + self._patience - now
                 if left <= 0:
                     raise
-                clock.sleep(min(next(waits, LONGEST_PAUSE), left))
+                clock.sleep(min(next(waits), left))
             else:
                 self._outage = None
                 return answer

@@ -16,6 +16,7 @@ from fsspec.registry import _registry
 
 from orchestrator import wiring
 from orchestrator.adapters.artifacts import FsspecArtifactStore, lacking
+from orchestrator.adapters.artifacts.retrying import LONGEST_PAUSE
 from orchestrator.core.artifact import MANIFEST_NAME
 from orchestrator.core.errors import (
     ArtifactError,
@@ -25,6 +26,7 @@ from orchestrator.core.errors import (
     StorageSetUpError,
 )
 from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.settings import PATIENT
 from orchestrator.messages import Failed
 from orchestrator.worker.exception_report import describe
 from tests.adapters.artifacts.shelf import FILES, contents, put
@@ -173,6 +175,20 @@ def test_a_store_that_refuses_for_a_while_is_asked_again(
     assert clock.now() > 0.0
 
 
+@pytest.mark.parametrize("seconds", [60.0, 90.0, 120.0])
+def test_two_minutes_of_refusals_are_waited_for_by_default(
+    patient: FsspecArtifactStore, proxy: FaultyProxy, clock: FakeClock, seconds: float
+) -> None:
+    refused_at_first = len(proxy.seen)
+    proxy.refuse(503, "SlowDown")
+    clock.at(seconds, lambda: proxy.refuse(503, "SlowDown", times=0))
+    ref = put(patient)
+    refused = len(proxy.seen) - refused_at_first
+    assert contents(patient.fetch(ref)) == FILES
+    assert seconds <= clock.now() <= seconds + LONGEST_PAUSE
+    assert refused < seconds, "it is asked less and less often"
+
+
 @pytest.mark.parametrize(
     ("status", "code"),
     [(503, "ServiceUnavailable"), (500, "InternalError"), (400, "TokenRefreshRequired")],
@@ -203,7 +219,7 @@ def test_what_it_refuses_for_longer_is_the_storage_and_never_the_users_code(
     assert not isinstance(raised.value, DamagedError)
     assert str(raised.value).endswith("; check its storage")
     assert kind(raised.value) is FailureKind.STORAGE
-    assert 60.0 <= clock.now() < 70.0
+    assert clock.now() == pytest.approx(PATIENT.storage)
 
 
 def test_a_bucket_that_is_lost_is_no_missing_artifact_and_is_not_made_again(
