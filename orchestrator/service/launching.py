@@ -163,7 +163,7 @@ def detach(request: driving.DriveRequest) -> RunHeader:
     store = wiring.database(request.home)
     before = runs.load(store, request.header)
     job = wiring.submit(request.settings, request.home, request.header.run, flags)
-    patience = request.settings.cluster.hand_over
+    patience = driving.hand_over_patience(request.settings)
     driving.hand_over(job, store, before, wiring.clock(), patience)
     return request.header
 

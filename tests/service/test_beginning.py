@@ -7,15 +7,23 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.database import SqlDatabase
+from orchestrator.adapters.hydra_config import compose
 from orchestrator.core.errors import ClusterError, StoreError
 from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import RunFailed, RunStarted, StageState
 from orchestrator.messages import Lease
-from orchestrator.service.driving.beginning import begun, hand_over, never_began
+from orchestrator.service.driving.beginning import (
+    HandOverPatience,
+    begun,
+    hand_over,
+    hand_over_patience,
+    never_began,
+)
 from tests.build import header, plan, stage
 from tests.fakes import FakeClock
 
+PATIENCE = HandOverPatience(begin=30.0, run=300.0)  # seconds
 HEADER = header(plan(stage("s"), stage("t", "s")))
 
 
@@ -82,15 +90,33 @@ def test_a_job_that_has_the_run_goes_on_by_itself(store: SqlDatabase) -> None:
     job = FakeJob(clock, "PENDING", "RUNNING")
     clock.at(34.0, lambda: store.append("run", 1, (RunStarted(1),), 0.0))
     clock.at(36.0, lambda: store.renew_lease(Lease(run="run", epoch=1, at=36.0)))
-    hand_over(job, store, stored(store), clock, 30.0)
+    hand_over(job, store, stored(store), clock, PATIENCE)
     assert not job.stopped
     assert clock.monotonic() > 36.0, "its lease is waited for"
+
+
+def test_a_job_that_runs_may_wait_for_the_cluster_and_for_its_nodes_before_it_has_the_run(
+    store: SqlDatabase,
+) -> None:
+    clock = FakeClock()
+    job = FakeJob(clock, "PENDING", "RUNNING")
+    clock.at(250.0, lambda: store.append("run", 1, (RunStarted(1),), 0.0))
+    clock.at(250.0, lambda: store.renew_lease(Lease(run="run", epoch=1, at=250.0)))
+    hand_over(job, store, stored(store), clock, PATIENCE)
+    assert not job.stopped
+
+
+def test_the_patience_with_a_job_that_runs_has_room_for_all_that_it_may_wait_for_itself() -> None:
+    settings = compose(
+        ["pipeline=noop", "cluster.hand_over=1", "cluster.patience=20", "storage.answer=300"]
+    )
+    assert hand_over_patience(settings) == HandOverPatience(begin=1.0, run=321.0)
 
 
 def test_a_run_that_its_job_has_ended_already_is_handed_over_too(store: SqlDatabase) -> None:
     clock = FakeClock()
     clock.at(5.0, lambda: store.append("run", 1, (RunStarted(1), RunFailed("no")), 0.0))
-    hand_over(FakeJob(clock, "RUNNING"), store, stored(store), clock, 30.0)
+    hand_over(FakeJob(clock, "RUNNING"), store, stored(store), clock, PATIENCE)
     assert clock.monotonic() < 10.0
 
 
@@ -99,7 +125,7 @@ def test_a_run_that_its_job_has_ended_already_is_handed_over_too(store: SqlDatab
     [
         (("PENDING", "FAILED"), "has ended: FAILED", 11.0),
         (("PENDING",), "has not begun: PENDING", 32.0),
-        (("PENDING", "RUNNING"), "has not begun: RUNNING", 42.0),
+        (("PENDING", "RUNNING"), "has not begun: RUNNING", 312.0),
         (("",), "has not begun: unknown", 32.0),
     ],
 )
@@ -109,7 +135,7 @@ def test_a_job_that_does_not_come_to_have_the_run_is_stopped_and_its_log_told(
     clock = FakeClock()
     job = FakeJob(clock, *statuses)
     with pytest.raises(ClusterError, match=f"{told}; it said: no module"), begun(store, HEADER):
-        hand_over(job, store, stored(store), clock, 30.0)
+        hand_over(job, store, stored(store), clock, PATIENCE)
     assert job.stopped
     assert clock.now() < seconds
     assert stored(store).state == "failed"

@@ -4,7 +4,7 @@
 drive itself, `view.py` who is shown it and may interrupt it.
 """
 
-from orchestrator.service.driving.beginning import begun, hand_over
+from orchestrator.service.driving.beginning import begun, hand_over, hand_over_patience
 from orchestrator.service.driving.claim import claim
 from orchestrator.service.driving.driving import drive, drive_new, serves, wind_down
 from orchestrator.service.driving.request import HOME, HOST, DriveRequest, from_here, new_header
@@ -34,6 +34,7 @@ __all__ = [
     "drive_new",
     "from_here",
     "hand_over",
+    "hand_over_patience",
     "handing_over",
     "needs_gateway",
     "new_header",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from orchestrator.controller.lease import LeasedRuns
 from orchestrator.core.errors import ClusterError, StoreError
@@ -20,29 +21,46 @@ from orchestrator.core.runs.states import (
     RunFailed,
     StageCancelled,
 )
+from orchestrator.core.settings import Settings
 from orchestrator.error_boundary import reason
 from orchestrator.ports import Clock, ClusterJob, EventLog
 
 SECONDS_BETWEEN_LOOKS = 0.3
+RUNS = "RUNNING"
 ENDS = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
 
 
+@dataclass(frozen=True, slots=True)
+class HandOverPatience:
+    """Seconds that a job may take to `begin`, and one that runs until it has its `run`."""
+
+    begin: float
+    run: float
+
+
+def hand_over_patience(settings: Settings) -> HandOverPatience:
+    """Return the patience with a job that waits itself: for its cluster, and for all its nodes."""
+    begin, waits = settings.cluster.hand_over, settings.cluster.patience + settings.storage.answer
+    return HandOverPatience(begin, begin + waits)
+
+
 def hand_over(
-    job: ClusterJob, store: LeasedRuns, before: Run, clock: Clock, patience: float
+    job: ClusterJob, store: LeasedRuns, before: Run, clock: Clock, patience: HandOverPatience
 ) -> None:
     """Wait until `job` holds the run, which stood as `before` when the job was submitted.
 
-    It has `patience` seconds to be begun by the cluster, and then to have the run.
+    It has its time to be begun by the cluster, and then, for as long as it runs, to have the run.
 
     Raises:
         ClusterError: The job has ended, or does not have it in time; it is stopped.
     """
-    name, status, until = before.header.run, "", clock.monotonic() + patience
+    name, status, until = before.header.run, "", clock.monotonic() + patience.begin
     while not _has_controller(store, before):
         now, last = job.status(), status
         status = now or last
         if status != last:
-            until = clock.monotonic() + patience
+            seconds = patience.run if status == RUNS else patience.begin
+            until = clock.monotonic() + seconds
         if status in ENDS or clock.monotonic() > until:
             break
         clock.sleep(SECONDS_BETWEEN_LOOKS)
