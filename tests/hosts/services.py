@@ -18,6 +18,7 @@ BUCKET = "artifacts"
 DATA = "/srv/postgresql"
 SMALLEST_STORE, FIRST_OF_AGENTS = 78_643_200, 52_365
 STARTS = 3  # of a Ray node
+RAY_SECONDS = 300.0  # that Ray may take to be up, or to say that it is not
 # With ports of its own a node is there before its agents are, which take long on a busy machine.
 AGENTS = (
     "--dashboard-agent-listen-port",
@@ -153,7 +154,7 @@ class Servers:
         for _ in range(STARTS):
             process = host.start(*start, *small, *ports, *words, name="ray", **NODES, **env)
             self.running[host.name, "ray"] = process
-            wait(lambda p=process: said in p.printed() or not p.running, SECONDS, tick=0.2)  # type: ignore[misc]
+            wait(lambda p=process: said in p.printed() or not p.running, RAY_SECONDS, tick=0.2)  # type: ignore[misc]
             if slow not in process.printed():
                 break
         assert said in process.printed(), process.printed()
