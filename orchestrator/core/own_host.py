@@ -24,6 +24,12 @@ def leads_home(address: str) -> bool:
     return is_loopback(host) or (number is not None and number.is_unspecified)
 
 
+def is_bare_name(address: str) -> bool:
+    """Whether HOST, HOST:PORT or a URL has a name without a domain: each site has a `head`."""
+    host = _host(address).rstrip(".")
+    return bool(host) and _number(host) is None and "." not in host
+
+
 def _host(address: str) -> str:
     if _number(address) is not None:
         return address

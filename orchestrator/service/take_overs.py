@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from orchestrator import wiring
 from orchestrator.controller.reaper import Declined
-from orchestrator.core.own_host import leads_home
+from orchestrator.core.own_host import is_bare_name, leads_home
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import AttemptSaved, AttemptSucceeded, RunStarted
 from orchestrator.error_boundary import Outcome, outcome, reason
@@ -95,8 +95,15 @@ def _obstacles(run: Run, events: Sequence[Stored], home: Path) -> Iterator[Decli
         yield Declined(f"it went on {tried} times by itself, and did not get on", others=False)
     if leads_home(settings.cluster.address) and not driving.from_here(run.header.tags):
         yield Declined(f"{settings.cluster.address!r} is on another host", others=True)
+    if is_bare_name(settings.cluster.address) and driving.from_namesake(run.header.tags):
+        yield Declined(_namesake(settings.cluster.address), others=True)
     for problem in wiring.secret_problems(run.plan):
         yield Declined(f"it can't go on from {wiring.host()!r}: {problem}", others=True)
+
+
+def _namesake(address: str) -> str:
+    who = f"it was launched on another host that is called {wiring.host()!r}"
+    return f"{who}, whose {address!r} may be another cluster than the one that is called so here"
 
 
 def in_a_row(events: Sequence[Stored]) -> int:

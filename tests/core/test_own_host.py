@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from orchestrator.core.own_host import is_loopback, leads_home
+from orchestrator.core.own_host import is_bare_name, is_loopback, leads_home
 
 LOOPBACK = (
     "127.0.0.1",
@@ -56,3 +56,15 @@ def test_other_addresses_lead_elsewhere_or_nowhere(address: str) -> None:
 def test_the_system_agrees_that_they_lead_home(host: str) -> None:
     with socket.create_server(("127.0.0.1" if host == "0.0.0.0" else host, 0)) as server:  # noqa: S104 - as above
         socket.create_connection((host, server.getsockname()[1]), timeout=5.0).close()
+
+
+@pytest.mark.parametrize("address", ["head:6379", "head", "http://h0:8265", "HEAD.:1"])
+def test_a_name_without_a_domain_is_bare(address: str) -> None:
+    assert is_bare_name(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "10.9.9.9:6379", "[fd00::9]:6379", "fd00::9", "head.a.example:1", "http://["]
+)
+def test_an_address_or_a_name_with_a_domain_is_not(address: str) -> None:
+    assert not is_bare_name(address)

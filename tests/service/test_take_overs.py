@@ -161,6 +161,36 @@ def test_a_host_of_the_same_name_is_another_one(place: Place) -> None:
     assert place.take_overs() == Declined("'127.0.0.1:6379' is on another host", others=True)
 
 
+ANOTHER = {"machine": "same/another boot", "home": "another"}
+
+
+@pytest.mark.parametrize("address", ["head:6379", "http://head:8265"])
+def test_a_name_of_a_site_with_hosts_of_the_same_names_is_of_that_site_alone(
+    place: Place, address: str
+) -> None:
+    words = (f"cluster.address='{address}'", "storage.shared=true")
+    place.add(*words, **ANOTHER)
+    declined = place.take_overs()
+    assert declined is not None
+    assert declined.others
+    assert declined.reason == (
+        f"it was launched on another host that is called {wiring.host()!r}, whose {address!r}"
+        " may be another cluster than the one that is called so here"
+    )
+    place.add(*words)
+    assert place.take_overs() is None
+    place.add(*words, **{**ANOTHER, "host": "another"})
+    assert place.take_overs() is None, "a host of the same cluster"
+
+
+@pytest.mark.parametrize("address", ["10.9.9.9:6379", "head.a.example:6379", "[fd00::9]:6379"])
+def test_an_address_that_means_one_place_is_taken_over_by_a_host_of_any_name(
+    place: Place, address: str
+) -> None:
+    place.add(f"cluster.address='{address}'", "storage.shared=true", **ANOTHER)
+    assert place.take_overs() is None
+
+
 def test_a_cluster_whose_address_has_the_figures_of_loopback_in_it_is_anybodys(
     place: Place,
 ) -> None:

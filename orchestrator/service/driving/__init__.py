@@ -7,7 +7,14 @@ drive itself, `view.py` who is shown it and may interrupt it.
 from orchestrator.service.driving.beginning import begun, hand_over, hand_over_patience
 from orchestrator.service.driving.claim import claim
 from orchestrator.service.driving.driving import drive, drive_new, serves, wind_down
-from orchestrator.service.driving.request import HOME, HOST, DriveRequest, from_here, new_header
+from orchestrator.service.driving.request import (
+    HOME,
+    HOST,
+    DriveRequest,
+    from_here,
+    from_namesake,
+    new_header,
+)
 from orchestrator.service.driving.services import (
     Addresses,
     handing_over,
@@ -33,6 +40,7 @@ __all__ = [
     "drive",
     "drive_new",
     "from_here",
+    "from_namesake",
     "hand_over",
     "hand_over_patience",
     "handing_over",

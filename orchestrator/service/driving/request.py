@@ -90,6 +90,11 @@ def from_here(tags: Mapping[str, str]) -> bool:
     return own or tags.get(HOME) == wiring.home_id(wiring.home())
 
 
+def from_namesake(tags: Mapping[str, str]) -> bool:
+    """Return whether a run with these tags was launched from another machine of this name."""
+    return tags.get(HOST) == wiring.host() and not from_here(tags)
+
+
 def _origin(home: Path) -> dict[str, str]:
     """Return who starts a run, from where, by MLflow's own tag names."""
     tags = {
