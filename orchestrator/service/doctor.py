@@ -43,7 +43,7 @@ def checks(source: ConfigSource | None = None) -> Iterator[Check]:
         composed = outcome((source or ConfigSource()).settings, but=())
         settings = composed.value
         if composed.error is not None:
-            yield Check("config", "error", _said(composed.error))
+            yield Check("config", "error", _text_of(composed.error))
     yield from _whole("services", _services(home, settings))
     port = settings.gateway.port if settings else GatewaySettings().port
     yield from _whole("endpoint port", _gateway(home, port))
@@ -60,13 +60,13 @@ def _whole(name: str, part: Iterator[Check]) -> Iterator[Check]:
     while True:
         following = outcome(partial(next, part, None), but=())
         if following.error is not None:
-            yield Check(name, "error", _said(following.error))
+            yield Check(name, "error", _text_of(following.error))
         if following.value is None:
             return
         yield following.value
 
 
-def _said(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     return str(error) if isinstance(error, OrchestratorError) else reason(error)
 
 
@@ -113,7 +113,7 @@ def _foreign() -> Iterator[Check]:
     """Yield whether what the environment names can be reached."""
     for name, check in wiring.foreign().items():
         error = outcome(check, but=()).error
-        yield Check(name, "error", _said(error)) if error else Check(name, "ok", "answers")
+        yield Check(name, "error", _text_of(error)) if error else Check(name, "ok", "answers")
 
 
 def _named(name: str) -> bool:

@@ -148,7 +148,7 @@ def node_reports(settings: Settings, home: Path, mark: str) -> Sequence[NodeRepo
         ClusterError: The cluster can't be joined or asked.
     """
     from orchestrator.adapters.raycluster.cluster import RayCluster
-    from orchestrator.adapters.raycluster.node_report import Asked
+    from orchestrator.adapters.raycluster.node_report import NodeChecks
 
     def read(pool: Pool | None) -> Callable[[], str]:
         sources = pool.secret_sources.items() if pool else ()
@@ -156,10 +156,10 @@ def node_reports(settings: Settings, home: Path, mark: str) -> Sequence[NodeRepo
         uri, patience = storage_uri(settings, home), settings.storage.proof
         return partial(unread, uri, mark, mark, values, patience)
 
-    asked = Asked(read=read if mark else None, reach=_database_server(), code=CODE)
+    checks = NodeChecks(read=read if mark else None, reach=_database_server(), code=CODE)
     connected = RayCluster(cluster_address(settings), run_worker)
     try:
-        return connected.reports(settings.fleet.pools, asked)
+        return connected.reports(settings.fleet.pools, checks)
     finally:
         connected.close()
 

@@ -61,7 +61,7 @@ class Fence:
         """
         claims = self.claims()
         if any(claim.token == self.token for claim in claims):
-            message = f"{_said(self.token)} has run already; start a new one"
+            message = f"{_name_of(self.token)} has run already; start a new one"
             raise StaleAttemptError(message)
         self._refuse_after(claims)
         self.show_work(0)
@@ -108,8 +108,8 @@ class Fence:
         newer = fenced_off(self.token, claims)
         if newer is not None:
             raise StaleAttemptError(
-                f"{_said(self.token)} must not save any more: {_said(newer.token)} has claimed "
-                f"{self._prefix!r}"
+                f"{_name_of(self.token)} must not save any more: "
+                f"{_name_of(newer.token)} has claimed {self._prefix!r}"
             )
 
     def note_refusal(self, who: str, text: str) -> None:
@@ -137,5 +137,5 @@ class Fence:
         return f"{self._claims}/{claim}"
 
 
-def _said(token: Token) -> str:
+def _name_of(token: Token) -> str:
     return f"attempt {token.attempt} of epoch {token.epoch}"

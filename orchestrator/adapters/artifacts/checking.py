@@ -82,17 +82,18 @@ def hash_folder(folder: Path, hashed: Mapping[str, Hashed]) -> dict[str, FileEnt
             message = f"file {path!r} has the name of the manifest; take another name"
             raise ArtifactError(message)
         with (folder / path).open("rb") as stream:
-            files[path] = _known(hashed.get(path), stream) or manifests.hash_stream(stream)
+            files[path] = _unchanged(hashed.get(path), stream) or manifests.hash_stream(stream)
             os.fsync(stream.fileno())
     return files
 
 
-def _known(said: Hashed | None, stream: BinaryIO) -> FileEntry | None:
+def _unchanged(hashed: Hashed | None, stream: BinaryIO) -> FileEntry | None:
     """Return what its writer said of a file, if nobody has written to it since."""
-    status = os.fstat(stream.fileno())
-    if said is None or (said.entry.size, said.changed) != (status.st_size, status.st_mtime_ns):
+    if hashed is None:
         return None
-    return said.entry
+    status = os.fstat(stream.fileno())
+    same = (hashed.entry.size, hashed.changed) == (status.st_size, status.st_mtime_ns)
+    return hashed.entry if same else None
 
 
 def proven(folder: Path, manifest: Manifest, mine: Callable[[str], bool]) -> bool:

@@ -58,8 +58,8 @@ def hash_stream(stream: BinaryIO) -> FileEntry:
 
 def write(manifest: Manifest) -> bytes:
     """Return the text of the manifest file."""
-    said = _said(manifest)
-    return json.dumps({**said, "seal": _seal(said)}, indent=1, sort_keys=True).encode()
+    content = _content(manifest)
+    return json.dumps({**content, "seal": _seal(content)}, indent=1, sort_keys=True).encode()
 
 
 def read(text: bytes, name: str) -> Manifest:
@@ -75,7 +75,7 @@ def read(text: bytes, name: str) -> Manifest:
         manifest = Manifest(files, _meta_parser.validate_python(content.get("meta")))
     except (ValidationError, ValueError, RecursionError) as error:
         raise DamagedError(f"artifact {name!r} has a torn manifest; make it again") from error
-    if content.get("seal") != _seal(_said(manifest)):
+    if content.get("seal") != _seal(_content(manifest)):
         raise DamagedError(f"artifact {name!r} has an altered manifest; make it again")
     for path in files:
         check_name(path, f"artifact {name!r}: file")
@@ -109,7 +109,7 @@ def compare_file(expected: FileEntry, stored: FileEntry, path: str, name: str) -
         raise DamagedError(message)
 
 
-def _said(manifest: Manifest) -> dict[str, Mapping[str, object]]:
+def _content(manifest: Manifest) -> dict[str, Mapping[str, object]]:
     files = {
         path: {"size": entry.size, "sha256": entry.sha256}
         for path, entry in manifest.files.items()
@@ -117,8 +117,8 @@ def _said(manifest: Manifest) -> dict[str, Mapping[str, object]]:
     return {"files": files, "meta": dict(manifest.meta)}
 
 
-def _seal(said: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+def _seal(content: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _encodes(name: str) -> bool:

@@ -83,11 +83,11 @@ class NodeCache:
         self._remove_half_filled()
         with _locked(self.root / f".{digest}.fill"):
             self._hold(digest)
-            known = self._still_verified(digest)
-            missing = [path for path in paths if path not in known]
+            verified = self._still_verified(digest)
+            missing = [path for path in paths if path not in verified]
             size = sum(manifest.files[path].size for path in missing if path in manifest.files)
             if missing:
-                add = partial(self._add, digest, missing, known, fetch)
+                add = partial(self._add, digest, missing, verified, fetch)
                 self._with_room(size, add)
             with suppress(OSError):
                 os.utime(self._stamp(digest))
@@ -97,30 +97,30 @@ class NodeCache:
         self,
         digest: str,
         missing: Collection[str],
-        known: dict[str, list[int]],
+        verified: dict[str, list[int]],
         fetch: Callable[[str, Path], None],
     ) -> None:
-        """Put what is `missing` among what is `known`; each is there as soon as it has come."""
+        """Put what is `missing` among what is `verified`; each is there as soon as it has come."""
         work = Path(tempfile.mkdtemp(prefix=f".{digest}-", dir=self.root))
         try:
-            for path in [path for path in missing if path not in known]:
+            for path in [path for path in missing if path not in verified]:
                 target = self.root / digest / path
                 fetch(path, work / "fresh")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 (work / "fresh").replace(target)
-                known[path] = _time(target)
-                self._stamp(digest).write_text(json.dumps(known), encoding="utf-8")
+                verified[path] = _time(target)
+                self._stamp(digest).write_text(json.dumps(verified), encoding="utf-8")
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
     def _still_verified(self, digest: str) -> dict[str, list[int]]:
         """Return size and time of those files that nobody has touched since they were verified."""
         try:
-            known = json.loads(self._stamp(digest).read_text(encoding="utf-8"))
+            then = json.loads(self._stamp(digest).read_text(encoding="utf-8"))
             now = _times(self.root / digest)
         except (OSError, ValueError):
             return {}
-        return {path: now[path] for path in now.keys() & known.keys() if now[path] == known[path]}
+        return {path: now[path] for path in now.keys() & then.keys() if now[path] == then[path]}
 
     def _fill(self, manifest: Manifest, fill: Callable[[Path], None]) -> None:
         """Have a fresh folder filled; where the disk is full, again with all room there can be."""

@@ -18,7 +18,7 @@ from orchestrator.adapters.raycluster import access, ending, faults, nodes, proc
 from orchestrator.adapters.raycluster.gang import Gang
 from orchestrator.adapters.raycluster.head import PATIENCE, Head
 from orchestrator.adapters.raycluster.member import Remote
-from orchestrator.adapters.raycluster.node_report import Asked, reports
+from orchestrator.adapters.raycluster.node_report import NodeChecks, reports
 from orchestrator.adapters.raycluster.nodes import ClusterNodes
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.standby import StandbyGangs
@@ -136,13 +136,13 @@ class RayCluster:
         """
         return process.identities(wanted, self._live())
 
-    def reports(self, wanted: Mapping[str, Pool], asked: Asked) -> Sequence[NodeReport]:
-        """Return what each live node is like, and whether it can do what is `asked`.
+    def reports(self, wanted: Mapping[str, Pool], checks: NodeChecks) -> Sequence[NodeReport]:
+        """Return what each live node is like, and whether it passes the `checks`.
 
         Raises:
             ClusterError: The cluster can't be reached.
         """
-        return reports(wanted, self._live(), asked)
+        return reports(wanted, self._live(), checks)
 
     def _live(self) -> Sequence[Node]:
         try:
@@ -204,14 +204,14 @@ class RayCluster:
             leaving.stage == attempt.stage for leaving in self._still_leaving()
         ):
             return
-        attempt.open(self._nodes, self._held(attempt), self._standby)
+        attempt.open(self._nodes, self._reserved(attempt), self._standby)
 
-    def _held(self, asking: _RayAttempt) -> Counter[str]:
-        held: Counter[str] = Counter()
+    def _reserved(self, asking: _RayAttempt) -> Counter[str]:
+        reserved: Counter[str] = Counter()
         for attempt in (*self._attempts.values(), *self._still_leaving()):
             if attempt.pool == asking.pool and attempt is not asking:
-                held.update(attempt.asked)
-        return held
+                reserved.update(attempt.resources)
+        return reserved
 
     def _credible(self, messages: Sequence[Message]) -> bool:
         """Whether what is told may be told: a loss may be the head's, and then it is no loss."""
@@ -223,7 +223,7 @@ class RayCluster:
         )
 
     def _raise_if_gone(self) -> None:
-        if self._head.gone:
+        if self._head.lost:
             how = "was started anew, without what it knew" if self._head.anew else "is gone"
             raise ClusterError(f"the Ray cluster at {self._head.address!r} {how}")
 
@@ -240,8 +240,10 @@ class _RayAttempt:
         self._again: tuple[Message, ...] = ()
         self.opened = False
 
-    def open(self, nodes: ClusterNodes, held: Mapping[str, float], standby: StandbyGangs) -> None:
-        """Ask for the place, where others of this process hold `held`, and send the workers.
+    def open(
+        self, nodes: ClusterNodes, reserved: Mapping[str, float], standby: StandbyGangs
+    ) -> None:
+        """Ask for the place, where others of this process hold `reserved`, and send the workers.
 
         Those that stand by in `standby` have both already.
         """
@@ -249,7 +251,7 @@ class _RayAttempt:
         try:
             ready = standby.take(self._request)
             if ready is None:
-                self._send(Placement(self._request, nodes, held))
+                self._send(Placement(self._request, nodes, reserved))
             else:
                 self._send(ready.adopt(self._request), ready.actors)
         except HeadSilentError:  # there is a place when it is back
@@ -299,9 +301,9 @@ class _RayAttempt:
         return self._request.pool.name
 
     @property
-    def asked(self) -> Mapping[str, float]:
+    def resources(self) -> Mapping[str, float]:
         """What it asked of the pool."""
-        return self._place.asked if self._place else {}
+        return self._place.resources if self._place else {}
 
     def poll(self) -> Sequence[Message]:
         """Return what is new."""

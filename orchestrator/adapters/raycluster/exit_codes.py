@@ -68,7 +68,7 @@ def _note_nothing() -> None:
         os.close(nowhere)
 
 
-def left(output: Path) -> list[str]:
+def exit_lines(output: Path) -> list[str]:
     """Return the line that says with which code `exit` ended who wrote `output`, if it did."""
     try:
         noted = _beside(output).read_bytes()

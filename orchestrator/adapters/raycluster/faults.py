@@ -167,9 +167,9 @@ def _end(
     return f"worker {failure.rank}{where} {how}{f'; its last line: {words}' if words else ''}"
 
 
-def _code(known: str, lines: Sequence[str]) -> int | None:
+def _code(detail: str, lines: Sequence[str]) -> int | None:
     left = (code for line in reversed(lines) if (code := exit_codes.code(line)) is not None)
-    match = _CODE.search(known)
+    match = _CODE.search(detail)
     return int(match[1]) if match else next(left, None)
 
 

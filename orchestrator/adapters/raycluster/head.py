@@ -50,7 +50,7 @@ class Head:
         return self._missed_since is None
 
     @property
-    def gone(self) -> bool:
+    def lost(self) -> bool:
         """Whether it is another one, or has not answered for so long that it will not."""
         since = self._missed_since
         return self.anew or (since is not None and self._now() - since > self._patience)

@@ -43,7 +43,7 @@ def keep(batch: Sequence[object], secrets: Iterable[str]) -> None:
             kept.write_text(content)
 
 
-def left(output: Path) -> Failed | None:
+def last_failure(output: Path) -> Failed | None:
     """Return the failure that who wrote `output` told last, if it told one."""
     try:
         known = json.loads(_beside(output).read_bytes())

@@ -29,7 +29,7 @@ _LOOKS = 3  # at the clock of a node: the quickest answer counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class NodeChecks:
     """What each node is to try.
 
     `read` makes, for the pool of a node (or none), what looks there whether storage can be read,
@@ -117,7 +117,7 @@ class _NodeReporter:
 def reports(
     pools: Mapping[str, Pool],
     live: Sequence[Node],
-    asked: Asked,
+    checks: NodeChecks,
     now: Callable[[], float] = time.time,  # noqa: TID251 - as above
 ) -> list[NodeReport]:
     """Return what the nodes are like, those of `pools` in the pool's own environment."""
@@ -129,7 +129,7 @@ def reports(
     finally:
         ray.cloudpickle.unregister_pickle_by_value(module)
     try:
-        return _reported(list(zip(live, actors, strict=True)), pool_of, asked, now)
+        return _reported(list(zip(live, actors, strict=True)), pool_of, checks, now)
     finally:
         for actor in actors:
             with suppress(*faults.ERRORS):
@@ -146,17 +146,17 @@ def _on(node: Node, pool: Pool | None) -> Any:  # noqa: ANN401 - Ray's handles h
 def _reported(
     nodes: Sequence[tuple[Node, Any]],
     pool_of: Mapping[str, Pool],
-    asked: Asked,
+    checks: NodeChecks,
     now: Callable[[], float],
 ) -> list[NodeReport]:
     """Return what each of `nodes`, with its actor, is like."""
-    reach, code = dict(asked.reach), asked.code
+    reach, code = dict(checks.reach), checks.code
     facts = _answers({n.id: a.facts.remote(n.host, reach, code) for n, a in nodes}, now)
     clocks = _offsets({n.id: a for n, a in nodes if not facts[n.id].why}, now)
     storages: dict[str, _NodeAnswer] = {}
-    if asked.read is not None:
+    if checks.read is not None:
         ours = [(n.id, a) for n, a in nodes if n.id in clocks and not clocks[n.id].why]
-        reads = {node: a.call.remote(asked.read(pool_of.get(node))) for node, a in ours}
+        reads = {node: a.call.remote(checks.read(pool_of.get(node))) for node, a in ours}
         storages = _answers(reads, now)
     reported = []
     for node, _ in nodes:
@@ -185,12 +185,12 @@ class _NodeAnswer:
 _NOTHING = _NodeAnswer()
 
 
-def _answers(asked: Mapping[str, Any], now: Callable[[], float]) -> dict[str, _NodeAnswer]:
+def _answers(questions: Mapping[str, Any], now: Callable[[], float]) -> dict[str, _NodeAnswer]:
     """Return what each node answers within `SECONDS` that they all have."""
-    node_of = {question: node for node, question in asked.items()}
+    node_of = {question: node for node, question in questions.items()}
     waiting, until = list(node_of), time.monotonic() + SECONDS
     silent = _NodeAnswer(why=f"it does not answer within {SECONDS:g} s")
-    answers = dict.fromkeys(asked, silent)
+    answers = dict.fromkeys(questions, silent)
     while waiting and (left := until - time.monotonic()) > 0:
         ready, waiting = ray.wait(waiting, num_returns=1, timeout=left)
         at = now()

@@ -37,12 +37,12 @@ class ClusterNodes:
     def live(self) -> Sequence[Node]:
         """Return the nodes that Ray counts as alive, or did a moment ago."""
         if self._now() >= self._until:
-            self._live = self._asked()
+            self._live = self._query()
             self._names |= {node.id: node.name for node in self._live}
             self._until = self._now() + SECONDS_OF_A_LOOK
         return self._live
 
-    def _asked(self) -> Sequence[Node]:
+    def _query(self) -> Sequence[Node]:
         """Return the live nodes; those of the last look while the head does not answer."""
         try:
             return self._ask()

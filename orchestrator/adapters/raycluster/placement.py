@@ -59,7 +59,7 @@ class Placement:
         self,
         request: AttemptRequest,
         nodes: ClusterNodes,
-        held: Mapping[str, float],
+        reserved: Mapping[str, float],
         *,
         together: bool = False,
         now: Callable[[], float] = time.monotonic,
@@ -69,7 +69,7 @@ class Placement:
 
         Those that are to stand by are held `together` by a placement group in any case.
 
-        `held` is what other attempts of this process have asked of the pool: Ray's own figures
+        `reserved` is what other attempts of this process have asked of the pool: Ray's own figures
         of what is free come a moment late.
         """
         self.nodes = nodes
@@ -86,7 +86,7 @@ class Placement:
         self.request = _sized(request, resources.of_all(request, ours))
         self._bundle = resources.bundle(request)
         self._per_node = 1 if self._scattered(ours) else resources.per_node(self.request)
-        alone = self._workers == 1 and not together and self._fits_now(ours, held)
+        alone = self._workers == 1 and not together and self._fits_now(ours, reserved)
         name = process.standby(request.run, request.stage) if together else request.key
         if not self.impossible and not alone:
             self._group = self._ask(name)
@@ -97,7 +97,7 @@ class Placement:
         return self._group is not None and self._groups.state(self._group).created
 
     @property
-    def asked(self) -> Mapping[str, float]:
+    def resources(self) -> Mapping[str, float]:
         """What all workers together hold."""
         return {name: amount * self._workers for name, amount in self._bundle.items()}
 
@@ -172,7 +172,7 @@ class Placement:
             if group.created:
                 return "", False
             state = group.waits_for
-        pool, asked = self.request.pool.name, resources.asked(self.request)
+        pool, asked = self.request.pool.name, resources.request_text(self.request)
         ours = _usable(self.request, self.nodes.live())
         unused = (*self.request.avoid, *self.request.drained)
         lacking = resources.lack(self.request, ours, unused)
@@ -190,7 +190,7 @@ class Placement:
         late = self._group is None and waited > self.request.waits.begin
         if state == NO_RESOURCES or (late and not resources.free(self.request, ours)):
             scattered = self._per_node > 1 and self._only_scattered(ours)
-            asked = resources.asked(self.request, by_node=scattered)
+            asked = resources.request_text(self.request, by_node=scattered)
             return f"pool {pool!r} is busy: {asked} is not free", True
         return "", False
 
@@ -226,8 +226,9 @@ class Placement:
         by_node = resources.free(self.request, ours, resources.per_node(self.request))
         return by_node < self._workers <= resources.free(self.request, ours, 1)
 
-    def _fits_now(self, ours: Sequence[Node], held: Mapping[str, float]) -> bool:
-        left = {n: sum(o.total.get(n, 0.0) for o in ours) - held.get(n, 0.0) for n in self._bundle}
+    def _fits_now(self, ours: Sequence[Node], reserved: Mapping[str, float]) -> bool:
+        totals = {name: sum(node.total.get(name, 0.0) for node in ours) for name in self._bundle}
+        left = {name: total - reserved.get(name, 0.0) for name, total in totals.items()}
         return resources.free(self.request, ours) > 0 and room(left, self._bundle) > 0
 
     @property

@@ -75,7 +75,7 @@ class PostMortem:
     ) -> None:
         """Look after nobody yet."""
         self._now, self._seconds = now, seconds
-        self._asked: dict[int, Any] = {}
+        self._refs: dict[int, Any] = {}
         self._until: float | None = None
         self._seen: set[int] = set()
 
@@ -83,8 +83,8 @@ class PostMortem:
     def pending(self) -> bool:
         """Whether something may still come."""
         if self._until is not None and self._now() > self._until:
-            self._asked.clear()
-        return bool(self._asked)
+            self._refs.clear()
+        return bool(self._refs)
 
     def begin(self, rank: int, worker: WorkerProcess | None) -> None:
         """Ask for what is left of worker `rank`, which died as `worker`."""
@@ -93,14 +93,16 @@ class PostMortem:
         self._seen.add(rank)
         self._until = self._now() + self._seconds if self._until is None else self._until
         with suppress(*faults.ERRORS):
-            self._asked[rank] = process.on(worker.node, remains).remote(worker)
+            self._refs[rank] = process.on(worker.node, remains).remote(worker)
 
     def arrived(self) -> Iterator[tuple[int, Remains]]:
         """Yield what has come since: the worker, and what is left of it."""
-        refs = list(self._asked.values())
+        refs = list(self._refs.values())
         ready = set(ray.wait(refs, num_returns=len(refs), timeout=0)[0] if refs else ())
-        for rank, ref in [asked for asked in self._asked.items() if asked[1] in ready]:
-            del self._asked[rank]
+        for rank, ref in [*self._refs.items()]:
+            if ref not in ready:
+                continue
+            del self._refs[rank]
             with suppress(*faults.ERRORS):
                 yield rank, ray.get(ref)
 
@@ -114,8 +116,8 @@ def remains(
     for path, begin in worker.files:
         with suppress(OSError):
             lines += tail(Path(path), begin)
-        lines += exit_codes.left(Path(path))
-        failed = failed or last_words.left(Path(path))
+        lines += exit_codes.exit_lines(Path(path))
+        failed = failed or last_words.last_failure(Path(path))
     return Remains((*lines, *(known_here or _known_here)(worker)[-MOST_KNOWN:]), failed)
 
 

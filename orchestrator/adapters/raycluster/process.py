@@ -167,14 +167,14 @@ def identities(pools: Mapping[str, Pool], live: Sequence[Node]) -> dict[str, dic
     return by_pool
 
 
-def _store(do: str, *given: bytes, **how: bool) -> Any:  # noqa: ANN401 - as Ray says it
+def _store(do: str, *arguments: bytes, **how: bool) -> Any:  # noqa: ANN401 - as Ray says it
     """Have Ray's own store, which has no public interface, `do` something.
 
     Raises:
         ConnectionError: This process has left the cluster.
     """
     try:
-        return getattr(internal_kv, f"_internal_kv_{do}")(*given, namespace=_SPACE, **how)
+        return getattr(internal_kv, f"_internal_kv_{do}")(*arguments, namespace=_SPACE, **how)
     except AttributeError as error:
         raise ConnectionError("this process has left its Ray cluster") from error
 

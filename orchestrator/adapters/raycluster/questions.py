@@ -47,10 +47,10 @@ def ask(
         for node in _sorted(nodes.of_pool(pool, live))
         if node.name not in but.get(name, ())
     ]
-    begun = _said([stream for *_, stream in asked], to_begin)
+    begun = _ready([stream for *_, stream in asked], to_begin)
     for stream in begun:
         next(stream, None)
-    answered = _said(begun, seconds)
+    answered = _ready(begun, seconds)
     answers: list[HostAnswer] = []
     for name, node, stream in asked:
         if stream in answered:
@@ -67,7 +67,7 @@ def _sorted(members: Collection[Node]) -> list[Node]:
     return sorted(members, key=lambda node: node.name)
 
 
-def _said(streams: Collection[Any], seconds: float) -> list[Any]:
+def _ready(streams: Collection[Any], seconds: float) -> list[Any]:
     """Return those of `streams` that say something more within so many seconds, or end."""
     how = {"num_returns": len(streams), "timeout": seconds, "fetch_local": False}
     ready: list[Any] = ray.wait(list(streams), **how)[0] if streams else []

@@ -50,12 +50,12 @@ def of_all(request: AttemptRequest, ours: Sequence[Node], on_each: int | None = 
 
     With `on_each` above 1 they lie so many on a node. An elastic gang takes any place.
     """
-    return _held(request, [node.total for node in ours], on_each)
+    return _capacity(request, [node.total for node in ours], on_each)
 
 
 def free(request: AttemptRequest, ours: Sequence[Node], on_each: int | None = None) -> int:
     """Return how many workers have room on the nodes `ours` now; `on_each` is as of `of_all`."""
-    return _held(request, [node.free for node in ours], on_each)
+    return _capacity(request, [node.free for node in ours], on_each)
 
 
 def never(request: AttemptRequest) -> str:
@@ -70,7 +70,7 @@ def never(request: AttemptRequest) -> str:
     each = _written({name: nodes * have.get(name, 0) for name in bundle(request)})
     plural = "s" if nodes > 1 else ""
     return (
-        f"pool {pool.name!r} can't give {asked(request)}: "
+        f"pool {pool.name!r} can't give {request_text(request)}: "
         f"its {nodes} declared node{plural} have {each}"
     )
 
@@ -91,11 +91,11 @@ def lack(request: AttemptRequest, ours: Sequence[Node], avoid: Sequence[str]) ->
     have = _written({n: sum(node.total.get(n, 0.0) for node in ours) for n in bundle(request)})
     live = f"{len(ours)} live node{'s' if len(ours) > 1 else ''}{but}"
     uneven = of_all(request, ours, 1) >= request.needs.workers
-    wanted = asked(request, by_node=uneven)
+    wanted = request_text(request, by_node=uneven)
     return f"pool {pool.name!r} can't give {wanted} now: its {live} have {have}"
 
 
-def asked(request: AttemptRequest, *, by_node: bool = False) -> str:
+def request_text(request: AttemptRequest, *, by_node: bool = False) -> str:
     """Return what `request` asks for, in words; with how many lie on a node, if that matters."""
     workers, together = request.needs.workers, per_node(request)
     where = "all on one node" if together == workers else f"{together} on each node"
@@ -111,7 +111,7 @@ def _node(pool: Pool) -> dict[str, float]:
     return node
 
 
-def _held(
+def _capacity(
     request: AttemptRequest, amounts: Sequence[Mapping[str, float]], on_each: int | None
 ) -> int:
     usual = 1 if request.needs.min_workers is not None else per_node(request)

@@ -37,7 +37,7 @@ class StandbyGang:
     def fits(self, request: AttemptRequest) -> bool:
         """Whether they can do what `request` asks for, now."""
         ours, theirs = self.request, request
-        alike = _asked(ours) == _asked(theirs)
+        alike = _fixed_parts(ours) == _fixed_parts(theirs)
         return alike and set(theirs.avoid) <= set(ours.avoid) and self._alive()
 
     def adopt(self, request: AttemptRequest) -> Placement:
@@ -67,7 +67,7 @@ class StandbyGang:
         return True
 
 
-def _asked(request: AttemptRequest) -> tuple[object, ...]:
+def _fixed_parts(request: AttemptRequest) -> tuple[object, ...]:
     """Return what a process that was started for `request` can't be changed in."""
     return request.pool, request.needs, request.job, request.env
 

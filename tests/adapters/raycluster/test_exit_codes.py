@@ -78,12 +78,12 @@ def test_the_code_of_an_exit_by_native_code_is_left_beside_the_output(
         done = subprocess.run(
             [sys.executable, script, how], stderr=stderr, timeout=60, check=False
         )
-    assert (done.returncode, exit_codes.left(output)) == NATIVE[how]
+    assert (done.returncode, exit_codes.exit_lines(output)) == NATIVE[how]
     assert not output.read_bytes()
 
 
 def test_where_nothing_was_noted_nothing_is_told(tmp_path: Path) -> None:
-    assert exit_codes.left(tmp_path / "worker.err") == []
+    assert exit_codes.exit_lines(tmp_path / "worker.err") == []
 
 
 def test_beside_an_output_that_is_deleted_nothing_is_left(tmp_path: Path) -> None:

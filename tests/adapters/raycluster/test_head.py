@@ -31,12 +31,12 @@ def test_a_head_is_gone_when_it_has_not_answered_for_seconds() -> None:
     assert head.answers  # it is not looked at all the time
     clock.sleep(LOOK_SECONDS)
     assert not head.answers
-    assert not head.gone
+    assert not head.lost
     clock.sleep(PATIENCE + 0.1)
-    assert head.gone
+    assert head.lost
     with socket.create_server(("127.0.0.1", port)):
         assert head.answers
-        assert not head.gone
+        assert not head.lost
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_head_that_comes_back_is_the_same_by_what_it_says(
     head = Head(f"127.0.0.1:{port}", PATIENCE, FakeClock(100.0).now, session="first")
     assert not head.probe()
     with serving(OfRay({}, MINE, session=session), at=port):
-        assert (head.probe(), head.gone) == (answers, gone)
+        assert (head.probe(), head.lost) == (answers, gone)
 
 
 @pytest.mark.ray

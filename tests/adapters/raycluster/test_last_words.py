@@ -35,7 +35,7 @@ def test_the_failure_that_was_told_last_is_kept_without_secrets(tmp_path: Path) 
         tmp_path, 'last_words.keep([Alive(0, 3), failed], ["s3cr3t-key"]); last_words.keep([], [])'
     )
     failure = Failure(kind=FailureKind.CANCELLED, evidence="by ***", step=3)
-    assert last_words.left(output) == Failed(failure, 12.0)
+    assert last_words.last_failure(output) == Failed(failure, 12.0)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,9 @@ def test_the_failure_that_was_told_last_is_kept_without_secrets(tmp_path: Path) 
 def test_nothing_is_kept_of_a_worker_that_told_none_or_of_an_earlier_one(
     tmp_path: Path, script: str
 ) -> None:
-    assert last_words.left(written(tmp_path, script)) is None
+    assert last_words.last_failure(written(tmp_path, script)) is None
 
 
 def test_what_was_cut_off_while_it_was_written_is_none(tmp_path: Path) -> None:
     (tmp_path / "worker.err.json").write_text('{"failure": {"ki')
-    assert last_words.left(tmp_path / "worker.err") is None
+    assert last_words.last_failure(tmp_path / "worker.err") is None

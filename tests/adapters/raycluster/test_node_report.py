@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from orchestrator.adapters.raycluster import node_report
-from orchestrator.adapters.raycluster.node_report import Asked, reports
+from orchestrator.adapters.raycluster.node_report import NodeChecks, reports
 from orchestrator.adapters.rayqueries import cluster_tables
 from orchestrator.core.spec.hardware import Pool
 from orchestrator.node import software
@@ -31,8 +31,8 @@ def test_nodes_tell_of_their_versions_clocks_and_what_they_lack(ray_address: str
         closed = server.getsockname()[1]
     several = [("127.0.0.1", closed), ("127.0.0.1", int(ray_address.rpartition(":")[2]))]
     reach = {"database": [("127.0.0.1", closed)], "other": several}
-    asked = Asked(read=refused, reach=reach, code=("orchestrator", "jobs"))
-    found = {report.node: report for report in reports(POOLS, cluster_tables.live(), asked)}
+    checks = NodeChecks(read=refused, reach=reach, code=("orchestrator", "jobs"))
+    found = {report.node: report for report in reports(POOLS, cluster_tables.live(), checks)}
     assert {"head", "nvidia-0", "ascend-0"} <= found.keys()
     for report in found.values():
         assert not report.silent
@@ -96,7 +96,7 @@ def test_silent_nodes_are_waited_for_together(
     monkeypatch.setattr(node_report, "SECONDS", 4.0)
 
     began = time.monotonic()
-    found = reports({}, nodes, Asked(read=refused, reach={}))
+    found = reports({}, nodes, NodeChecks(read=refused, reach={}))
     assert time.monotonic() - began < 3 * 4.0, "as many seconds for facts, clocks and storage"
     late = "it does not answer within 4 s"
     assert [report.silent for report in found] == [late, late, "", "", ""]

@@ -258,7 +258,7 @@ def test_a_gang_that_fills_nodes_has_one_bundle_a_node(
     each = {"NPU": needs.devices} if needs.devices else {}
     assert all((held["num_cpus"], held["resources"]) == (needs.cpus, each) for held in options)
     totals = {name: amount * needs.workers for name, amount in {"CPU": needs.cpus, **each}.items()}
-    assert place.asked == totals
+    assert place.resources == totals
 
 
 def test_a_gang_waits_for_whole_nodes_however_many_chips_are_free_elsewhere() -> None:
