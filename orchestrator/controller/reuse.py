@@ -32,8 +32,9 @@ def reuse_key_with(
 
     Two stages have one key when job, all code that the job can import (`source_of` the stage and
     the code of its run), parameters, contents of the inputs, seed and size are equal, and their
-    latest attempts had an equal accelerator, emulation, Python and number of workers, and were
-    adjusted alike. A stage without an attempt is as its first one would be.
+    latest attempts had an equal accelerator, emulation, Python, environment variables of the pool
+    and number of workers, and were adjusted alike. A stage without an attempt is as its first one
+    would be.
     """
 
     def key(run: Run, stage: StageRun) -> str | None:
@@ -53,6 +54,7 @@ def reuse_key_with(
             "workers": workers(stage),
             "adjust": asdict(stage.adjust),
             "accelerator": pool.accelerator.name,
+            **({"pool env": pool.variables} if pool.variables else {}),
             "python": pool.python,
             "emulation": asdict(pool.emulation) if pool.emulation else None,
         }

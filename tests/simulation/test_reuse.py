@@ -127,6 +127,13 @@ def test_another_python_of_the_same_chips_makes_it_anew() -> None:
     assert made_by(lab.drive("third", stage("s"), pools=("b",), b=SAME)) == ("b", "first")
 
 
+def test_other_variables_of_the_same_chips_make_it_anew() -> None:
+    lab, other = Lab(), replace(SAME, env={"NVIDIA_TF32_OVERRIDE": "0"})
+    lab.drive("first", stage("s"), pools=("a",))
+    assert made_by(lab.drive("second", stage("s"), pools=("b",), b=other)) == ("b", None)
+    assert made_by(lab.drive("third", stage("s"), pools=("b",), b=SAME)) == ("b", "first")
+
+
 def test_a_result_is_kept_with_where_and_how_it_was_made() -> None:
     lab = Lab(broken={"a": FailureKind.NUMERICAL_DIVERGENCE})
     again = stage("s", recovery=Recovery(rate=0.5))
