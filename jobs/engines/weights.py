@@ -23,7 +23,8 @@ from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from jobs.formats.folder import Folder
 from jobs.formats.records import KEY
-from jobs.formats.safety import CONFIG, files_of
+from jobs.formats.safety import CONFIG, files_of, is_divided
+from jobs.formats.tensor_parts import divided
 
 # Fields of a config that say how it was written, or what its caller does with it.
 ASIDE = frozenset(
@@ -252,7 +253,10 @@ def _tensors(folder: Path, dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
         return {name: source.read(name, dtype) for name in source.specs}
     tensors: dict[str, torch.Tensor] = {}
     try:
-        for file in files_of(folder)[0]:
+        files = files_of(folder)[0]
+        if is_divided(folder):
+            return {name: parts.read() for name, parts in divided(files).items()}
+        for file in files:
             tensors |= load_file(file)
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())

@@ -17,6 +17,7 @@ from jobs.formats.blocks import dequantise
 from jobs.formats.headers import Spec, TensorPlace
 from jobs.formats.records import KEY, scheme_of
 from jobs.formats.schemes import LARGEST, Scheme
+from jobs.formats.tensor_parts import DividedTensor, divided
 
 PIECE = 1 << 22  # bytes that are read at once, some
 _CODES = (*LARGEST, torch.float8_e5m2)
@@ -48,7 +49,7 @@ class Folder:
         safety.check_hashes(
             path, [path / safety.CONFIG, *descriptions, *files[share[0] :: share[1]]]
         )
-        places = _gather(files, index)
+        places = _places_in(path, files, index)
         self._scales = _scales(places, self.scheme)
         held = {*self._scales.values(), *_offsets(places, self._scales, self.scheme)}
         self._places = {name: place for name, place in places.items() if name not in held}
@@ -129,19 +130,17 @@ def pieces(spec: Spec, step: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + at_once, spec.rows)
 
 
-def _read(place: TensorPlace, first: int, last: int) -> Tensor:
-    spec = place.spec
-    shape = (last - first, *spec.shape[1:]) if spec.shape else ()
-    rows = torch.empty(shape, dtype=spec.dtype)
-    room = rows.reshape(-1).view(torch.uint8).numpy().data
-    with place.file.open("rb", buffering=0) as stream:
-        stream.seek(place.begin + first * spec.row_size)
-        while room:
-            count = stream.readinto(room)
-            if not count:
-                raise ValueError(f"{str(place.file)!r} ends too early")
-            room = room[count:]
-    return rows
+def _read(place: TensorPlace | DividedTensor, first: int, last: int) -> Tensor:
+    if isinstance(place, DividedTensor):
+        return place.rows(first, last)
+    return headers.read_rows(place, first, last)
+
+
+def _places_in(
+    folder: Path, files: list[Path], index: Mapping[str, str]
+) -> Mapping[str, TensorPlace | DividedTensor]:
+    """Return the places of the tensors of a folder, whose files may hold parts of them."""
+    return divided(files) if safety.is_divided(folder) else _gather(files, index)
 
 
 def _gather(files: list[Path], index: Mapping[str, str]) -> dict[str, TensorPlace]:
@@ -164,7 +163,9 @@ def _gather(files: list[Path], index: Mapping[str, str]) -> dict[str, TensorPlac
     return places
 
 
-def _scales(places: Mapping[str, TensorPlace], scheme: Scheme | None) -> dict[str, str]:
+def _scales(
+    places: Mapping[str, TensorPlace | DividedTensor], scheme: Scheme | None
+) -> dict[str, str]:
     """Return the name of the scale of each tensor that is stored as codes.
 
     Raises:
@@ -186,7 +187,9 @@ def _scales(places: Mapping[str, TensorPlace], scheme: Scheme | None) -> dict[st
 
 
 def _offsets(
-    places: Mapping[str, TensorPlace], quantized: Iterable[str], scheme: Scheme | None
+    places: Mapping[str, TensorPlace | DividedTensor],
+    quantized: Iterable[str],
+    scheme: Scheme | None,
 ) -> Iterator[str]:
     """Yield the names of the offsets of what is quantized.
 

@@ -93,6 +93,26 @@ def read(file: Path) -> dict[str, TensorPlace]:
     return {name: _place(file, begin, name, said) for name, said in header.items()}
 
 
+def read_rows(place: TensorPlace, first: int, last: int) -> torch.Tensor:
+    """Return rows `first` up to `last` of a tensor, as they are stored.
+
+    Raises:
+        ValueError: The file ends before them.
+    """
+    spec = place.spec
+    shape = (last - first, *spec.shape[1:]) if spec.shape else ()
+    rows = torch.empty(shape, dtype=spec.dtype)
+    room = rows.reshape(-1).view(torch.uint8).numpy().data
+    with place.file.open("rb", buffering=0) as stream:
+        stream.seek(place.begin + first * spec.row_size)
+        while room:
+            count = stream.readinto(room)
+            if not count:
+                raise ValueError(f"{str(place.file)!r} ends too early")
+            room = room[count:]
+    return rows
+
+
 def write(specs: Mapping[str, Spec]) -> tuple[bytes, dict[str, int]]:
     """Return the bytes before those of the tensors, and where each tensor begins in the file.
 

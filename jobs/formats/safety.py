@@ -19,6 +19,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MANIFEST = "manifest.json"
 WEIGHTS = "*.safetensors"
+DIVIDED = "shard-*.safetensors"  # as torch.distributed.checkpoint names parts of tensors
 MISTRALS = "consolidated"  # how the names of its own files begin
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 LONGEST_JSON = 100_000_000  # bytes, as the header of a safetensors file
@@ -48,13 +49,16 @@ def files_of(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
     """Return the files of weights of a folder, and which tensor its index says is in which.
 
     Readers differ in what they take of a folder that has more: all that there is, or the single
-    file in place of the index. What Mistral publishes beside its models is passed over.
+    file in place of the index. Where there is neither, the parts of tensors are taken. What
+    Mistral publishes beside its models is passed over.
 
     Raises:
         ValueError: There are none, the index leads out of the folder, or there is a file of
             weights that it does not name.
     """
     names = _indexed(folder) if (folder / INDEX).exists() else {}
+    if is_divided(folder):
+        return sorted(folder.glob(DIVIDED)), {}
     if not names and not (folder / SINGLE).exists():
         raise ValueError(f"there is no {SINGLE} in {str(folder)!r}{_pickled(folder)}")
     files = sorted({*names.values()} or {SINGLE})
@@ -70,6 +74,12 @@ def files_of(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
             f"{INDEX if names else SINGLE} does not name; remove it"
         )
     return [folder / name for name in files], names
+
+
+def is_divided(folder: Path) -> bool:
+    """Whether a folder holds nothing but parts of tensors."""
+    whole = (folder / INDEX).exists() or (folder / SINGLE).exists()
+    return not whole and any(folder.glob(DIVIDED))
 
 
 def _indexed(folder: Path) -> Mapping[str, str]:
