@@ -19,7 +19,7 @@ from orchestrator.core.spec.stages import Stage
 from orchestrator.core.storage_uris import local_folder
 from orchestrator.core.trust.qualification import measured
 from orchestrator.node.job_import import import_path
-from orchestrator.wiring.adapters import clock, database
+from orchestrator.wiring.adapters import clock, database, variable
 from orchestrator.wiring.home_folder import home_id
 from orchestrator.wiring.secret_values import secret
 from orchestrator.wiring.storage import artifact_store, storage_uri
@@ -50,7 +50,8 @@ def job_forecasts(settings: Settings, plan: Plan) -> tuple[Sequence[Problem], Se
     """Return why jobs can't do what their stages say, and what they will take, as they say."""
     from orchestrator.adapters import user_code
 
-    return user_code.forecasts(plan, settings.jobs)
+    cache = Path(variable("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return user_code.forecasts(plan, settings.jobs, cache / "orchestrator" / "forecasts.json")
 
 
 def ship(

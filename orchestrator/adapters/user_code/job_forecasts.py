@@ -2,7 +2,8 @@
 
 A job NAME whose module has `forecast_NAME` is asked where its stage gives `parallel`: what that
 splits is for the job to know. It is asked in a process of its own, once for all stages, as it may
-import torch; where that fails here, nothing is known, which is told and stops nobody.
+import torch, and what it says is kept; where that fails, nothing is known, which is told and stops
+nobody.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from orchestrator.adapters.user_code import forecast_child
+from orchestrator.adapters.user_code.code_digest import Importable
+from orchestrator.adapters.user_code.forecast_cache import Answer, ForecastCache, key_of
 from orchestrator.adapters.user_code.lookup import LookupProblem, look_up
-from orchestrator.core.errors import Problem
+from orchestrator.core.errors import JobError, Problem
 from orchestrator.core.settings import JobSettings
 from orchestrator.core.spec.plan import Plan
 from orchestrator.core.spec.stages import Stage
@@ -34,19 +38,31 @@ class _JobQuestion:
     pool: str
     function: str
     arguments: dict[str, Any]
+    key: str  # of its answer, empty where that is not kept
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """What the job is given."""
+        return {"function": self.function, "arguments": self.arguments}
 
 
-def forecasts(plan: Plan, jobs: JobSettings) -> tuple[Sequence[Problem], Sequence[str]]:
-    """Return why stages can't run on their pools, and what they will take there, in lines."""
+def forecasts(
+    plan: Plan, jobs: JobSettings, kept: Path | None = None
+) -> tuple[Sequence[Problem], Sequence[str]]:
+    """Return why stages can't run on their pools, and what they will take there, in lines.
+
+    `kept` is the file in which answers stand from one command to the next.
+    """
+    importable = Importable(jobs.code)
     questions = [
         question
         for planned in plan.stages
         for pool in planned.pools
-        for question in _questions(planned.stage, pool, plan, jobs)
+        for question in _questions(planned.stage, pool, plan, jobs, importable)
     ]
     if not questions:
         return (), ()
-    answers = _ask(questions, jobs)
+    answers = _answers(questions, jobs, ForecastCache(kept))
     if isinstance(answers, str):
         stages = ", ".join(dict.fromkeys(repr(question.stage) for question in questions))
         return (), [f"what {stages} will take is not known here: {answers}"]
@@ -61,7 +77,23 @@ def forecasts(plan: Plan, jobs: JobSettings) -> tuple[Sequence[Problem], Sequenc
     return problems, notes
 
 
-def _questions(stage: Stage, pool: str, plan: Plan, jobs: JobSettings) -> Iterator[_JobQuestion]:
+def _answers(
+    questions: Sequence[_JobQuestion], jobs: JobSettings, cache: ForecastCache
+) -> list[Answer] | str:
+    """Return the answers, those that are kept without asking, or why there are none."""
+    known = [cache.find(question.key) for question in questions]
+    new = [q for q, answer in zip(questions, known, strict=True) if answer is None]
+    said = _ask(new, jobs) if new else []
+    if isinstance(said, str):
+        return said
+    cache.add({q.key: answer for q, answer in zip(new, said, strict=True) if q.key})
+    fresh = iter(said)
+    return [answer if answer is not None else next(fresh) for answer in known]
+
+
+def _questions(
+    stage: Stage, pool: str, plan: Plan, jobs: JobSettings, importable: Importable
+) -> Iterator[_JobQuestion]:
     here, chip = stage.on_pool(pool), plan.pools[pool].accelerator
     if stage.job is None or not here.params.get(PARAMETER):
         return
@@ -80,12 +112,18 @@ def _questions(stage: Stage, pool: str, plan: Plan, jobs: JobSettings) -> Iterat
             "memory_gb": chip.memory_gb,
             "bf16": computes,
         }
-        yield _JobQuestion(stage.name, pool, function, arguments)
+        question = _JobQuestion(stage.name, pool, function, arguments, key="")
+        try:
+            key = key_of(question.text, importable.digest(stage))
+        except JobError:
+            yield question
+        else:
+            yield replace(question, key=key)
 
 
-def _ask(questions: Sequence[_JobQuestion], jobs: JobSettings) -> list[dict[str, Any]] | str:
+def _ask(questions: Sequence[_JobQuestion], jobs: JobSettings) -> list[Answer] | str:
     """Return the answers, or why there are none."""
-    asked = [{"function": each.function, "arguments": each.arguments} for each in questions]
+    asked = [each.text for each in questions]
     try:
         done = subprocess.run(  # noqa: S603 - our own module
             [sys.executable, "-m", forecast_child.__name__],
@@ -100,5 +138,5 @@ def _ask(questions: Sequence[_JobQuestion], jobs: JobSettings) -> list[dict[str,
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
         return lines[-1]
-    answers: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    answers: list[Answer] = json.loads(done.stdout.splitlines()[-1])
     return answers

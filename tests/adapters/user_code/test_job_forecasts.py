@@ -26,14 +26,14 @@ def plain(ctx, *, parallel=None): ...
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> JobSettings:
-    package = tmp_path / "forecasting"
-    package.mkdir()
+    package = tmp_path / "code" / "forecasting"
+    package.mkdir(parents=True)
     (package / "work.py").write_text(WORK)
-    return JobSettings(packages=("forecasting",), code=(str(tmp_path),))
+    return JobSettings(packages=("forecasting",), code=(str(tmp_path / "code"),))
 
 
 def _forecasts(
-    jobs: JobSettings, job: str, shard: int, **needs: int
+    jobs: JobSettings, job: str, shard: int, kept: Path | None = None, **needs: int
 ) -> tuple[list[str], list[str]]:
     stage = build.stage(
         "train",
@@ -41,7 +41,7 @@ def _forecasts(
         params={"parallel": {"shard": shard}} if shard else {},
         needs=Needs(**needs),
     )
-    problems, notes = forecasts(build.plan(stage), jobs)
+    problems, notes = forecasts(build.plan(stage), jobs, kept)
     return [str(problem) for problem in problems], list(notes)
 
 
@@ -71,3 +71,49 @@ def test_a_job_that_fails_to_answer_stops_nobody(jobs: JobSettings) -> None:
     problems, (note,) = _forecasts(jobs, "broken", 2, workers=2)
     assert not problems
     assert note == "what 'train' will take is not known here: RuntimeError: no torch here"
+
+
+def test_a_job_is_asked_once_until_it_or_the_question_changes(
+    tmp_path: Path, jobs: JobSettings
+) -> None:
+    kept, asked = tmp_path / "cache" / "forecasts.json", tmp_path / "asked"
+    work = tmp_path / "code" / "forecasting" / "work.py"
+    work.write_text(f"""\
+def learn(ctx, *, parallel=None): ...
+def forecast_learn(params, **given):
+    with open({str(asked)!r}, "a") as file:
+        file.write("asked ")
+    if params["parallel"]["shard"] == 3:
+        raise ValueError("three is too many")
+    yield "fits"
+""")
+
+    def times(shard: int) -> tuple[int, list[str], list[str]]:
+        problems, notes = _forecasts(jobs, "learn", shard, kept, workers=2)
+        return asked.read_text().count("asked"), problems, notes
+
+    first, second = times(2), times(2)
+    assert (first[0], second[0]) == (1, 1)
+    assert first[2] == second[2] == ["stage 'train' on 'a': fits"]
+    refused, again = times(3), times(3)
+    assert (refused[0], again[0]) == (2, 2)
+    assert refused[1] == again[1]
+    assert "three is too many" in again[1][0]
+    work.write_text(work.read_text().replace("fits", "fits well"))
+    assert times(2) == (3, [], ["stage 'train' on 'a': fits well"])
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"key": 3}'])
+def test_a_damaged_file_of_answers_is_as_if_nothing_were_kept(
+    tmp_path: Path, jobs: JobSettings, content: str
+) -> None:
+    kept = tmp_path / "forecasts.json"
+    kept.write_text(content)
+    _, (note,) = _forecasts(jobs, "learn", 2, kept, workers=2)
+    assert note.startswith("stage 'train' on 'a': 2 workers of ")
+
+
+def test_answers_are_given_where_none_can_be_kept(tmp_path: Path, jobs: JobSettings) -> None:
+    (tmp_path / "file").write_text("no folder")
+    _, notes = _forecasts(jobs, "learn", 2, tmp_path / "file" / "forecasts.json", workers=2)
+    assert len(notes) == 1
