@@ -81,14 +81,14 @@ def _answers(
     questions: Sequence[_JobQuestion], jobs: JobSettings, cache: ForecastCache
 ) -> list[Answer] | str:
     """Return the answers, those that are kept without asking, or why there are none."""
-    known = [cache.find(question.key) for question in questions]
-    new = [q for q, answer in zip(questions, known, strict=True) if answer is None]
-    said = _ask(new, jobs) if new else []
-    if isinstance(said, str):
-        return said
-    cache.add({q.key: answer for q, answer in zip(new, said, strict=True) if q.key})
-    fresh = iter(said)
-    return [answer if answer is not None else next(fresh) for answer in known]
+    cached = [cache.find(question.key) for question in questions]
+    new = [q for q, answer in zip(questions, cached, strict=True) if answer is None]
+    answers = _ask(new, jobs) if new else []
+    if isinstance(answers, str):
+        return answers
+    cache.add({q.key: answer for q, answer in zip(new, answers, strict=True) if q.key})
+    fresh = iter(answers)
+    return [answer if answer is not None else next(fresh) for answer in cached]
 
 
 def _questions(
