@@ -23,7 +23,7 @@ FORMAT, OFFSETS = "DCP_SHARDING_INFO", "saved_offsets"  # torch's own words
 
 
 @dataclass(frozen=True, slots=True)
-class TensorPart:
+class StoredPart:
     """A piece of a tensor, which begins at `offsets` of the whole one."""
 
     place: TensorPlace
@@ -34,7 +34,7 @@ class TensorPart:
         """Where it ends, in each dimension."""
         return tuple(a + b for a, b in zip(self.offsets, self.place.spec.shape, strict=True))
 
-    def overlaps(self, other: TensorPart) -> bool:
+    def overlaps(self, other: StoredPart) -> bool:
         """Whether both hold one value."""
         dims = zip(self.offsets, self.ends, other.offsets, other.ends, strict=True)
         return all(a < d and c < b for a, b, c, d in dims)
@@ -45,7 +45,7 @@ class DividedTensor:
     """A tensor in parts, which are sorted by where they begin."""
 
     spec: Spec
-    parts: Sequence[TensorPart]
+    parts: Sequence[StoredPart]
 
     def read(self) -> torch.Tensor:
         """Return all of it."""
@@ -92,18 +92,18 @@ def divided(files: Sequence[Path]) -> Mapping[str, DividedTensor]:
     Raises:
         ValueError: A part is missing, there twice, or of another type; names the tensor.
     """
-    parts: dict[str, list[TensorPart]] = {}
+    parts: dict[str, list[StoredPart]] = {}
     for file in files:
         begins = offsets_in(file) or {}
         for name, place in headers.read(file).items():
             offsets = begins.get(name, ())
             if len(offsets) != len(place.spec.shape) or any(offset < 0 for offset in offsets):
                 raise ValueError(f"{str(file)!r} does not say where in tensor {name} it belongs")
-            parts.setdefault(name, []).append(TensorPart(place, offsets))
+            parts.setdefault(name, []).append(StoredPart(place, offsets))
     return {name: _joined(name, pieces) for name, pieces in sorted(parts.items())}
 
 
-def _joined(name: str, parts: list[TensorPart]) -> DividedTensor:
+def _joined(name: str, parts: list[StoredPart]) -> DividedTensor:
     parts = sorted(parts, key=lambda part: part.offsets)
     types = {part.place.spec.dtype for part in parts}
     if len({len(part.offsets) for part in parts}) > 1 or len(types) > 1:
