@@ -7,9 +7,7 @@ model within rounding, from the same rows in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -18,7 +16,6 @@ from torch import nn
 
 from jobs.data.tokenizer import load_tokenizer
 from jobs.data.tokens.training_data import (
-    RowsConfig,
     TrainingData,
     open_training,
     rows_config,
@@ -31,6 +28,7 @@ from jobs.training.balance import Balance
 from jobs.training.layer_passes import checkpoint_activations, compile_layers
 from jobs.training.loss import TokenLoss
 from jobs.training.master_weights import keep_master_weights
+from jobs.training.optimizers import optimizer_for, optimizer_of
 from jobs.training.order import mix
 from jobs.training.parallel.degrees import MeshDegrees, parallel_of
 from jobs.training.parallel.forecast import forecast as forecast_pretrain
@@ -38,12 +36,16 @@ from jobs.training.parallel.restoring import restore
 from jobs.training.parallel.saving import save_dealt
 from jobs.training.parallel.sharding import device_mesh, reshard
 from jobs.training.parallel.starting import deal_out, outlined
+from jobs.training.part_times import PartTimes
 from jobs.training.peak_memory import peaks
 from jobs.training.process_group import ProcessGroup
+from jobs.training.profiling import StepProfiler, profiled_steps
+from jobs.training.recipe import PretrainingRecipe, at_the_least, micro_batches, tokens_at_once
 from jobs.training.row_checks import check_apart, check_rows, vocabulary
-from jobs.training.schedule import Schedule
-from jobs.training.step import Stepper, data_parallel, make_optimizer, wants_bf16
+from jobs.training.schedule import schedule_of
+from jobs.training.step import Stepper, data_parallel, wants_bf16
 from jobs.training.trainer import Every, Trainer
+from jobs.training.utilization import Speed, flops_per_token, peak_of
 from orchestrator.job import Checkpoint, JobContext, Metrics
 
 __all__ = ["forecast_pretrain", "pretrain"]
@@ -58,6 +60,9 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     steps: int = 1600,
     batch_size: int = 64,
     accumulate: int = 1,
+    micro_batch_tokens: int | None = None,
+    optimizer: dict[str, object] | None = None,
+    schedule: dict[str, object] | None = None,
     learning_rate: float = 3e-3,
     warmup: int = 100,
     learning_rate_floor: float = 0.05,
@@ -75,6 +80,7 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     validate_every: int = 200,
     validation_rows: int = 256,
     checkpoint_every: int = 200,
+    profile: dict[str, int] | None = None,
 ) -> Metrics:
     """Train on the input `data`, or a mixture; from the input `model` where there is one.
 
@@ -86,9 +92,15 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         steps: Optimizer steps in all.
         batch_size: Rows a step, over all workers.
         accumulate: Micro-batches that a worker splits its part of a batch into.
+        micro_batch_tokens: Most tokens that a worker takes at once, in place of `accumulate`; a
+            validation does, too.
+        optimizer: Which one (`{kind: muon}`, AdamW where nothing is said), and its fields
+            (`OptimizerConfig`).
+        schedule: How the learning rate falls (`{kind: wsd, decay: 0.2}`, or `linear`; along a
+            cosine where nothing is said), and its fields (`Schedule`).
         learning_rate: The peak rate.
         warmup: Steps until the peak.
-        learning_rate_floor: Share of the peak that the cosine ends at.
+        learning_rate_floor: Share of the peak that it ends at.
         weight_decay: Of matrices.
         beta2: Of AdamW.
         clip: Greatest norm of the gradient.
@@ -105,17 +117,20 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         validate_every: Steps between validations.
         validation_rows: Most rows of a validation.
         checkpoint_every: Steps between checkpoints.
+        profile: Steps that torch's profiler traces, of the first worker (`{step: 50, steps: 3}`).
     """
     peak = learning_rate * ctx.adjust.rate
     degrees = parallel_of(parallel, ctx.world_size) if parallel else None
     parts = degrees.data if degrees else ctx.world_size
-    recipe = _PretrainingRecipe(
+    recipe = PretrainingRecipe(
         batch_size=batch_size,
-        accumulate=_micro_batches(ctx, batch_size, accumulate, parts),
+        accumulate=micro_batches(ctx, batch_size, accumulate, parts),
+        micro_batch_tokens=tokens_at_once(ctx, micro_batch_tokens, accumulate),
         most_rows=-(-batch_size // parts),
-        schedule=Schedule(peak=peak, warmup=warmup, steps=steps, floor=learning_rate_floor),
-        weight_decay=weight_decay,
-        beta2=beta2,
+        schedule=schedule_of(
+            schedule, peak=peak, warmup=warmup, steps=steps, floor=learning_rate_floor
+        ),
+        optimizer=optimizer_of(optimizer, beta2=beta2, weight_decay=weight_decay),
         clip=clip,
         patience=patience,
         router_bias_rate=router_bias_rate,
@@ -127,36 +142,14 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         every=Every(log=log_every, validate=validate_every, checkpoint=checkpoint_every),
         validation_rows=validation_rows,
         rows=rows_config(rows or {}),
+        profile=profiled_steps(profile),
     )
-    with _at_the_least(recipe):
+    with at_the_least(recipe.takes_single_rows):
         return _train(ctx, recipe, partial(models.build, architecture, model or {}))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PretrainingRecipe:
-    """The parameters as they are used: those of the job, with the changes of this attempt."""
-
-    batch_size: int
-    accumulate: int
-    most_rows: int  # of a worker
-    schedule: Schedule
-    weight_decay: float
-    beta2: float
-    clip: float
-    patience: int
-    router_bias_rate: float
-    parallel: MeshDegrees | None
-    activation_checkpointing: bool
-    compile: str | None
-    precision: str
-    weights: str
-    every: Every
-    validation_rows: int
-    rows: RowsConfig
-
-
 def _train(
-    ctx: JobContext, recipe: _PretrainingRecipe, fresh: Callable[[Any], nn.Module]
+    ctx: JobContext, recipe: PretrainingRecipe, fresh: Callable[[Any], nn.Module]
 ) -> Metrics:
     """Train the model of the newest checkpoint, of the input `model`, or the `fresh` one."""
     group = _process_group(ctx, recipe.parallel)
@@ -190,7 +183,9 @@ def _train(
         f"{models.parameters(net):,} parameters, {len(trainer.stepper.rows):,} rows, "
         f"{ctx.world_size} workers, step {trainer.state.step} of {steps}"
     )
-    last = trainer.run()
+    single = trainer.stepper.accumulate == recipe.most_rows
+    with at_the_least(single and not recipe.takes_single_rows):
+        last = trainer.run()
     if group.mesh is not None:
         held = peaks(group)
         ctx.log(f"memory of a worker: {min(held):.2f} to {max(held):.2f} GB at the most")
@@ -206,7 +201,7 @@ def _train(
     return {**last, "train/steps": float(steps), "train/parameters": float(models.parameters(net))}
 
 
-def _loss(ctx: JobContext, recipe: _PretrainingRecipe, net: nn.Module) -> TokenLoss:
+def _loss(ctx: JobContext, recipe: PretrainingRecipe, net: nn.Module) -> TokenLoss:
     """Return the loss of `net`, computed as the recipe says."""
     if recipe.activation_checkpointing:
         checkpoint_activations(net)
@@ -217,24 +212,20 @@ def _loss(ctx: JobContext, recipe: _PretrainingRecipe, net: nn.Module) -> TokenL
 
 def _trainer(
     ctx: JobContext,
-    recipe: _PretrainingRecipe,
+    recipe: PretrainingRecipe,
     group: ProcessGroup,
     loss: TokenLoss,
     data: TrainingData,
     latest: Checkpoint | None,
 ) -> Trainer:
     """Return the trainer of a loss, from where the checkpoint stands."""
-    optimizer = make_optimizer(
-        loss.model,
-        rate=recipe.schedule.peak,
-        weight_decay=recipe.weight_decay,
-        beta2=recipe.beta2,
-        device=group.device,
+    optimizer = optimizer_for(
+        loss.model, recipe.optimizer, rate=recipe.schedule.peak, device=group.device
     )
     state = _resume(ctx, latest, loss.model, optimizer, group)
     if recipe.weights == "bf16":
         keep_master_weights(optimizer, torch.bfloat16)
-    stepper = _stepper(recipe, group, data, loss, optimizer)
+    stepper = _stepper(ctx, recipe, group, data, loss, optimizer)
     return Trainer(
         ctx=ctx,
         loss=loss,
@@ -246,12 +237,29 @@ def _trainer(
         validation=data.validation,
         state=state,
         patience=recipe.patience,
+        speed=_speed(ctx, loss, data),
+        profiler=StepProfiler(ctx, recipe.profile),
+        micro_batch_tokens=recipe.micro_batch_tokens,
         ahead=data.ahead,
     )
 
 
+def _speed(ctx: JobContext, loss: TokenLoss, data: TrainingData) -> Speed:
+    """Return what tells how well the chips are used; say so where nobody can know."""
+    dtype = "bfloat16" if loss.bf16 else "float32"
+    peak = peak_of(ctx.hardware, dtype)
+    if peak is None:
+        chip = ctx.hardware.accelerator
+        why = "is emulated" if ctx.hardware.emulated else f"has no published rate in {dtype}"
+        ctx.log(f"train/mfu is not told: {chip!r} {why}")
+    return Speed(
+        chips=ctx.world_size, flops=flops_per_token(loss.model, data.rows.width), peak=peak
+    )
+
+
 def _stepper(
-    recipe: _PretrainingRecipe,
+    ctx: JobContext,
+    recipe: PretrainingRecipe,
     group: ProcessGroup,
     data: TrainingData,
     loss: TokenLoss,
@@ -264,9 +272,10 @@ def _stepper(
         optimizer=optimizer,
         rows=data.rows,
         pad=data.pad,
-        accumulate=recipe.accumulate,
+        accumulate=recipe.micro_batches(data.rows.width),
         clip=recipe.clip,
         balance=Balance(loss.model, group, rate=recipe.router_bias_rate),
+        times=PartTimes(None if ctx.hardware.emulated else group.device),
     )
 
 
@@ -275,43 +284,6 @@ def _process_group(ctx: JobContext, parallel: MeshDegrees | None) -> ProcessGrou
     if parallel is None or ctx.world_size == 1:
         return ProcessGroup(ctx)
     return ProcessGroup(ctx, device_mesh(parallel, torch.device(ctx.device)))
-
-
-def _micro_batches(ctx: JobContext, batch_size: int, accumulate: int, parts: int) -> int:
-    """Return how many micro-batches a worker takes: no more than it may have rows.
-
-    A batch is taken in so many `parts`, of about as many rows.
-
-    A gang may grow, and memory may have run out before: both are no fault of the recipe.
-
-    Raises:
-        ValueError: The recipe asks for what no number of workers can do.
-    """
-    if not 1 <= accumulate <= batch_size:
-        raise ValueError(
-            f"batch_size={batch_size!r} is too small for accumulate={accumulate!r}: "
-            f"every micro-batch needs a row, and there is at least one"
-        )
-    return min(accumulate * ctx.adjust.accumulate, -(-batch_size // parts))
-
-
-@contextmanager
-def _at_the_least(recipe: _PretrainingRecipe) -> Iterator[None]:
-    """Say of memory that runs out whether smaller micro-batches could help.
-
-    Raises:
-        torch.OutOfMemoryError: It ran out, and they have one row each.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        smallest = recipe.accumulate == recipe.most_rows
-        if not smallest or "out of memory" not in str(error).lower():
-            raise
-        raise torch.OutOfMemoryError(
-            f"a micro-batch of one row does not fit: it needs a pool with more memory, or "
-            f"parallel.shard over more workers ({error})"
-        ) from error
 
 
 def _model(

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -74,6 +74,7 @@ class Hardware:
         formats: Weight formats that the chip can serve.
         memory_gb: Memory of a chip, GB, where published.
         emulated: Whether the chip is emulated; if so, no figure may be shown as the chip's.
+        tflops: Dense rates of a chip, TFLOP/s, by number type as torch names it, where published.
     """
 
     pool: str
@@ -84,6 +85,7 @@ class Hardware:
     formats: tuple[str, ...]
     memory_gb: float | None
     emulated: bool
+    tflops: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

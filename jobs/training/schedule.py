@@ -1,25 +1,69 @@
-"""The learning rate: a linear warm-up, then a cosine down to a floor. A function of the step."""
+"""The learning rate, a function of the step: a linear warm-up, then as the schedule says.
+
+`cosine` falls from the peak to the floor along half a cosine, `linear` in a line; `wsd`
+(warm-up-stable-decay) stays at the peak, and falls in a line in its last part alone.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from jobs.training.tagged import fields_of, number
+
+KINDS = ("cosine", "linear", "wsd")
+_DECAY = 0.1  # share of the steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Peak rate, steps of warm-up, steps in all, and the floor as a share of the peak."""
+    """How the learning rate goes over the steps.
+
+    Attributes:
+        peak: The greatest rate.
+        warmup: Steps until it.
+        steps: Steps in all.
+        floor: Share of the peak that the rate ends at.
+        kind: How it falls.
+        decay: Share of the steps in which `wsd` falls, the last ones.
+    """
 
     peak: float
     warmup: int
     steps: int
     floor: float
+    kind: str = "cosine"
+    decay: float = _DECAY
 
     def rate(self, step: int) -> float:
         """Return the learning rate of `step`, counted from 0."""
         if step < self.warmup:
             return self.peak * (step + 1) / self.warmup
-        left = max(1, self.steps - self.warmup)
-        share = min(1.0, (step - self.warmup) / left)
-        cosine = (1 + math.cos(math.pi * share)) / 2
-        return self.peak * (self.floor + (1 - self.floor) * cosine)
+        begin = self.warmup
+        if self.kind == "wsd":
+            begin = max(begin, self.steps - math.ceil(self.decay * self.steps))
+        share = min(1.0, max(0, step - begin) / max(1, self.steps - begin))
+        left = (1 + math.cos(math.pi * share)) / 2 if self.kind == "cosine" else 1 - share
+        return self.peak * (self.floor + (1 - self.floor) * left)
+
+
+def schedule_of(
+    config: Mapping[str, object] | None, *, peak: float, warmup: int, steps: int, floor: float
+) -> Schedule:
+    """Return the schedule that a config says; what it leaves out is as given here.
+
+    Raises:
+        ValueError: It has no such kind or field, or a value that is none.
+    """
+    fields = {"warmup": warmup, "floor": floor, "decay": _DECAY}
+    kind, values = fields_of("schedule", config or {}, dict.fromkeys(KINDS, tuple(fields)))
+    values = {**fields, **values}
+    return Schedule(
+        peak=peak,
+        steps=steps,
+        kind=kind,
+        warmup=int(number("schedule.warmup", values["warmup"], most=math.inf, whole=True)),
+        floor=number("schedule.floor", values["floor"], most=1.0),
+        decay=number("schedule.decay", values["decay"], most=1.0),
+    )

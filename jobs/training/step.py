@@ -10,20 +10,21 @@ come back as tensors and are read when they are logged.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from jobs.data.dataset import RowBatch, RowSource
 from jobs.data.tokens.prefetch import PrefetchedRows
 from jobs.training.balance import Balance
 from jobs.training.loss import TokenLoss, nll
+from jobs.training.optimizers import OptimizerConfig, optimizer_for
 from jobs.training.parallel.gathering import clipped
 from jobs.training.parallel.sharding import TENSOR
 from jobs.training.parallel.tensor import add_partial_gradients
+from jobs.training.part_times import PartTimes
 from jobs.training.process_group import ProcessGroup
 from orchestrator.job import Hardware
 
@@ -66,6 +67,7 @@ class Stepper:
     accumulate: int
     clip: float
     balance: Balance
+    times: PartTimes = field(default_factory=PartTimes)
 
     def expect(self, chosen: torch.Tensor) -> None:
         """Begin to read the rows of a later step, where they are read at all."""
@@ -83,9 +85,11 @@ class Stepper:
         self.balance.begin()
         loss = self._backward(chosen, learnt)
         norm = self._clipped()
-        finite = self.group.all(loss.isfinite() & norm.isfinite())
+        with self.times.part("communication"):
+            finite = self.group.all(loss.isfinite() & norm.isfinite())
         if finite:
-            self.optimizer.step()
+            with self.times.part("optimizer"):
+                self.optimizer.step()
         self.balance.end(finite=finite)
         self.optimizer.zero_grad(set_to_none=True)
         return Done(loss, norm, tokens, learnt, finite)
@@ -93,15 +97,19 @@ class Stepper:
     def _clipped(self) -> torch.Tensor:
         """Have the norm of the gradient be `clip` at most; return what it was."""
         if self.group.mesh is not None:
-            add_partial_gradients(self.wrapped, self.group.mesh[TENSOR])
-            return clipped(self.wrapped.parameters(), self.clip)
-        return nn.utils.clip_grad_norm_(self.wrapped.parameters(), self.clip)
+            with self.times.part("communication"):
+                add_partial_gradients(self.wrapped, self.group.mesh[TENSOR])
+                return clipped(self.wrapped.parameters(), self.clip)
+        with self.times.part("optimizer"):
+            return nn.utils.clip_grad_norm_(self.wrapped.parameters(), self.clip)
 
     def _backward(self, chosen: torch.Tensor, learnt: int) -> torch.Tensor:
         """Leave the gradient of the batch in the model; return this worker's part of the loss."""
         mine = self.group.share(chosen)
-        parts = self.rows.read(mine).split(self.accumulate) if len(mine) else []
-        real = self._inputs(parts) if self.balance.has_loss else 1
+        with self.times.part("data"):
+            parts = self.rows.read(mine).split(self.accumulate) if len(mine) else []
+        with self.times.part("communication"):
+            real = self._inputs(parts) if self.balance.has_loss else 1
         loss = torch.zeros((), device=self.group.device)
         idle = self.group.idle_passes(len(chosen), self.accumulate, len(parts))
         for number in range(1, idle + 1):
@@ -109,9 +117,11 @@ class Stepper:
                 self._take_part(self.rows.read(chosen[:1]))
         for number, part in enumerate(parts, start=1):
             with self.group.without_sync(self.wrapped, last=number == len(parts)):
-                share, uneven = self._losses(part)
-                share = share / learnt
-                torch.autograd.backward((share + uneven / real) * self.group.data_size)
+                with self.times.part("forward"):
+                    share, uneven = self._losses(part)
+                    share = share / learnt
+                with self.times.part("backward"):
+                    torch.autograd.backward((share + uneven / real) * self.group.data_size)
             loss += share.detach()
         return loss
 
@@ -162,15 +172,5 @@ def make_optimizer(
     model: nn.Module, *, rate: float, weight_decay: float, beta2: float, device: torch.device
 ) -> torch.optim.Optimizer:
     """Make AdamW; matrices decay, vectors don't."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    # where there is no fused kernel, torch takes several tensors at once if it may choose
-    fused = True if device.type in {"cpu", "cuda"} else None
-    meshes = {weight.device_mesh for weight in model.parameters() if isinstance(weight, DTensor)}
-    if len(meshes) > 1:  # nor are weights on several meshes taken at once
-        return torch.optim.AdamW(groups, lr=rate, betas=(0.9, beta2), foreach=False)
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, beta2), fused=fused)
+    config = OptimizerConfig(weight_decay=weight_decay, beta2=beta2)
+    return optimizer_for(model, config, rate=rate, device=device)

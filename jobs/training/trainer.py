@@ -20,8 +20,11 @@ from jobs.training.loss import TokenLoss, mean_nll
 from jobs.training.order import RowOrder, mix
 from jobs.training.parallel.sharding import reshard
 from jobs.training.parallel.snapshots import TrainingSnapshots, snapshots_of
+from jobs.training.peak_memory import peak_gb
+from jobs.training.profiling import StepProfiler
 from jobs.training.schedule import Schedule
 from jobs.training.step import Done, Stepper
+from jobs.training.utilization import Speed
 from orchestrator.job import JobContext
 
 _VALIDATION_TOKENS = 2**16  # at once, at most
@@ -47,13 +50,21 @@ class Window:
     steps: int = 0
     tokens: int = 0
     since: float = field(default_factory=time.perf_counter)
+    norms: dict[int, torch.Tensor] = field(default_factory=dict)  # by step
 
-    def add(self, done: Done) -> None:
+    def add(self, step: int, done: Done) -> None:
         """Add a step."""
         self.tokens += done.tokens
         if not done.skipped:
             self.loss = done.loss if self.loss is None else self.loss + done.loss
             self.steps += 1
+            self.norms[step] = done.grad_norm
+
+    def read_norms(self) -> dict[int, float]:
+        """Return the norm of the gradient of each step."""
+        if not self.norms:
+            return {}
+        return dict(zip(self.norms, torch.stack([*self.norms.values()]).tolist(), strict=True))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,6 +81,9 @@ class Trainer:
     validation: RowSource
     state: checkpoint.State
     patience: int
+    speed: Speed
+    profiler: StepProfiler
+    micro_batch_tokens: int | None = None
     ahead: int = 0  # steps whose rows are read beforehand
     astray: int = 0  # steps in a row whose gradient was no number
     skip_logged: bool = False
@@ -86,11 +100,12 @@ class Trainer:
         window = Window()
         steps = self.schedule.steps
         while self.state.step < steps:
-            done = self._step()
-            window.add(done)
+            with self.profiler.step(self.state.step + 1, steps):
+                done = self._step()
             step = self.state.step
+            window.add(step, done)
             if _due(step, self.every.log) or step == steps or not done.finite:
-                self._log(window, done)
+                self._log(window)
                 window = Window()
             self._check(done)
             pause = time.perf_counter()
@@ -123,16 +138,20 @@ class Trainer:
     def _rows_at(self, position: int) -> torch.Tensor:
         return self.order.take(position, self.batch_size)
 
-    def _log(self, window: Window, done: Done) -> None:
-        seconds = time.perf_counter() - window.since
-        values = {
-            "train/lr": self.state.rate,
-            "train/tokens_per_second": window.tokens / seconds,
-        }
+    def _log(self, window: Window) -> None:
+        speed = window.tokens / (time.perf_counter() - window.since)
+        values = {"train/lr": self.state.rate, "train/tokens_per_second": speed}
+        values |= self.speed.figures(speed)
+        values["train/memory_gb"] = peak_gb(self.stepper.group.device)
+        for part, seconds in self.stepper.times.take().items():
+            values[f"step/{part}_seconds"] = seconds / max(1, window.steps)
         if window.loss is not None:
             values["train/loss"] = self.stepper.group.sum(window.loss).item() / window.steps
-        if not done.skipped:
-            values["train/grad_norm"] = done.grad_norm.item()
+        for step, norm in window.read_norms().items():
+            if step == self.state.step:
+                values["train/grad_norm"] = norm
+            else:
+                self.ctx.metrics({"train/grad_norm": norm}, step=step)
         values |= self.stepper.balance.figures()
         if self.state.skipped:
             values["train/skipped"] = float(self.state.skipped)
@@ -186,6 +205,8 @@ class Trainer:
         """
         group, rows = self.stepper.group, self.validation
         fits = self.batch_size // (group.data_size * self.stepper.accumulate)
+        if self.micro_batch_tokens is not None:
+            fits = self.micro_batch_tokens // rows.width
         most = max(1, min(fits, _VALIDATION_TOKENS // rows.width))
         self.loss.eval()
         mean = mean_nll(self.loss, rows, group.parts(torch.arange(len(rows)), most), group)
@@ -201,11 +222,12 @@ class Trainer:
     def _save(self) -> None:
         """Copy the state, and go on while the copy is written."""
         self.owed = False
-        self._prove()
-        began = time.perf_counter()
-        write = self.snapshots.take(self.state)
-        seconds = time.perf_counter() - began
-        self.ctx.save_checkpoint(self.state.step, write)
+        with self.stepper.times.part("checkpoint"):
+            self._prove()
+            began = time.perf_counter()
+            write = self.snapshots.take(self.state)
+            seconds = time.perf_counter() - began
+            self.ctx.save_checkpoint(self.state.step, write)
         self.ctx.metrics({"checkpoint/copy_seconds": seconds}, step=self.state.step)
 
 

@@ -16,15 +16,18 @@ def hardware_of(pool: Pool, needs: Needs) -> Hardware:
     Each worker sees its own chips alone, so that its device is always the first one.
     """
     on_host = needs.devices == 0 or pool.device == HOST_DEVICE
+    chip = pool.accelerator
+    rates = {"bfloat16": chip.bf16_tflops, "float8_e4m3fn": chip.fp8_tflops}
     return Hardware(
         pool=pool.name,
-        accelerator=pool.accelerator.name,
-        vendor=pool.accelerator.vendor,
+        accelerator=chip.name,
+        vendor=chip.vendor,
         device=HOST_DEVICE if on_host else f"{pool.device}:0",
         backend=HOST_BACKEND if needs.devices == 0 else pool.backend,
-        formats=pool.accelerator.formats,
-        memory_gb=pool.accelerator.memory_gb,
+        formats=chip.formats,
+        memory_gb=chip.memory_gb,
         emulated=pool.emulated,
+        tflops={name: rate for name, rate in rates.items() if rate and not on_host},
     )
 
 

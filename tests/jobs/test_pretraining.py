@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from jobs.pretraining import _micro_batches, pretrain
+from jobs.pretraining import pretrain
+from jobs.training.recipe import micro_batches
 from orchestrator.core.failures.kinds import DOES_NOT_FIT, FailureKind
 from orchestrator.job import Changes
 from orchestrator.worker.exception_report import describe
@@ -162,7 +163,7 @@ def test_no_more_micro_batches_are_taken_than_a_worker_has_rows(
     tmp_path: Path, sums: Path, factor: int, workers: int, sizes: list[int]
 ) -> None:
     ctx = LocalContext(folder=tmp_path, world_size=workers, adjust=Changes(accumulate=factor))
-    assert _micro_batches(ctx, batch_size=3, accumulate=1, parts=workers) == len(sizes)
+    assert micro_batches(ctx, batch_size=3, accumulate=1, parts=workers) == len(sizes)
     if workers == 1:
         ctx.inputs = {"data": sums}
         pretrain(ctx, **{**SHORT, "batch_size": 3, "steps": 1})

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from jobs.training import model as models
+from jobs.training.optimizers import DEALT_OUT
 from jobs.training.parallel.degrees import MeshDegrees, parallel_of
 from jobs.training.parallel.sharding import dealt_along, experts_apart, layers
 from jobs.training.parallel.tensor import plan_of, split_along, style_of
@@ -128,6 +129,8 @@ def forecast(
         ValueError: It can't be done as `params` say, or does not fit.
     """
     parallel = parallel_of(params["parallel"], workers)
+    if workers > 1 and (params.get("optimizer") or {}).get("kind") == "muon":
+        raise ValueError(DEALT_OUT)
     if "model" in inputs:
         yield "its model comes from a stage before it: memory is not forecast"
         return

@@ -23,9 +23,11 @@ from jobs.training.checkpoint import SHARD_NAME, Snapshots, State
 from jobs.training.loss import TokenLoss
 from jobs.training.order import Order
 from jobs.training.process_group import ProcessGroup
+from jobs.training.profiling import StepProfiler
 from jobs.training.schedule import Schedule
 from jobs.training.step import Stepper, make_optimizer
 from jobs.training.trainer import Every, Trainer
+from jobs.training.utilization import Speed
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT, SMALL
 from tests.jobs.test_pretraining import close, same_bits, train_gang, weights
@@ -224,6 +226,8 @@ def trainer_of(ctx: Context, *, checkpoint_every: int = 3, steps: int = 12) -> T
         loss=loss,
         stepper=stepper,
         schedule=Schedule(peak=1e-2, warmup=1, steps=steps, floor=0.1),
+        speed=Speed(chips=1, flops=0.0, peak=None),
+        profiler=StepProfiler(ctx, None),
         order=Order(len(rows), seed=7),
         batch_size=8,
         every=Every(log=4, validate=0, checkpoint=checkpoint_every),
