@@ -38,9 +38,14 @@ from jobs.training.parallel.sharding import device_mesh, reshard
 from jobs.training.parallel.starting import deal_out, outlined
 from jobs.training.part_times import PartTimes
 from jobs.training.peak_memory import peaks
+from jobs.training.pretraining_recipe import (
+    PretrainingRecipe,
+    at_the_least,
+    micro_batches,
+    tokens_at_once,
+)
 from jobs.training.process_group import ProcessGroup
 from jobs.training.profiling import StepProfiler, profiled_steps
-from jobs.training.recipe import PretrainingRecipe, at_the_least, micro_batches, tokens_at_once
 from jobs.training.row_checks import check_apart, check_rows, vocabulary
 from jobs.training.schedule import schedule_of
 from jobs.training.step import Stepper, data_parallel, wants_bf16

@@ -46,8 +46,8 @@ class OptimizerConfig:
     momentum: float = 0.95
 
 
-def optimizer_of(config: Mapping[str, object] | None, **given: float) -> OptimizerConfig:
-    """Return the optimizer that a config says; what it leaves out is as `given`.
+def optimizer_of(config: Mapping[str, object] | None, **defaults: float) -> OptimizerConfig:
+    """Return the optimizer that a config says; what it leaves out is as in `defaults`.
 
     Raises:
         ValueError: It has no such kind or field, or a value that is none.
@@ -55,7 +55,7 @@ def optimizer_of(config: Mapping[str, object] | None, **given: float) -> Optimiz
     kind, values = fields_of("optimizer", config or {}, KINDS)
     limits = dict.fromkeys(KINDS["muon"], 1.0)
     read = {key: number(f"optimizer.{key}", v, most=limits[key]) for key, v in values.items()}
-    return OptimizerConfig(kind=kind, **{**given, **read})
+    return OptimizerConfig(kind=kind, **{**defaults, **read})
 
 
 def optimizer_for(

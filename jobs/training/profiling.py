@@ -69,7 +69,7 @@ class StepProfiler:
             return
         if number == steps.step:
             self._running = torch.profiler.profile(
-                activities=torch.profiler.supported_activities()
+                activities=torch.profiler.supported_activities()  # type: ignore[no-untyped-call] # torch has no types of it
             )
             self._running.start()
         try:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from jobs.pretraining import pretrain
-from jobs.training.recipe import micro_batches
+from jobs.training.pretraining_recipe import micro_batches
 from orchestrator.core.failures.kinds import DOES_NOT_FIT, FailureKind
 from orchestrator.job import Changes
 from orchestrator.worker.exception_report import describe
