@@ -220,6 +220,15 @@ class JobContext(Protocol):
         """Wait until the last save is done; raise what went wrong."""
         ...
 
+    def saving_last(self) -> AbstractContextManager[float]:
+        """Let a job that has failed, or shall end, save what is whole, and wait for it in here.
+
+        Yields for how many seconds workers may wait for each other in here (`attempts.last_save`);
+        so long may the save take, and that of a job that shall end `limits.kill_after`. What goes
+        wrong in here is told in a line, and not raised.
+        """
+        ...
+
     def announce_checkpoint(self, step: int, *, last: bool = False) -> None:
         """Say, as rank 0, that the checkpoint of `step` is to be saved by all; `last` of all.
 

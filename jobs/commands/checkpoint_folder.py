@@ -6,10 +6,11 @@ then saved beside the training. One that is gone before it was copied is told an
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -22,6 +23,7 @@ _WRITTEN_BY = ".written_by"  # beside a checkpoint: how many processes the comma
 _SHOWN = 5  # names that a line lists
 _SETTLE = 5.0
 _FOLLOW_SECONDS = 2.0  # between two looks of other workers at what rank 0 says
+_LAST_FOLLOW_SECONDS = 0.5  # the same once the command has failed or was ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ class CheckpointFolder:
         self._last = -1
         self._seen = self._warned = False
         self._next_look = 0.0
+        self._lived = 0.0  # when the command was last seen to run well
         self._copies = folder.parent / "adopted"
         folder.mkdir(parents=True)
         if layout:
@@ -106,6 +109,14 @@ class CheckpointFolder:
         if not self._ctx.rank:
             self._ctx.log(f"{what}; {now}")
 
+    def written_while(self, lives: Callable[[], bool]) -> bool:
+        """Return whether the command `lives`; what it leaves is judged by when it last did."""
+        before = time()
+        living = lives()
+        if living:
+            self._lived = before
+        return living
+
     def adopt(self) -> None:
         """Save the newest that is whole and was not saved yet, if there is one.
 
@@ -114,9 +125,9 @@ class CheckpointFolder:
         if self._layout is None:
             return
         if self._ctx.rank:
-            self._follow(self._layout)
+            self._follow(self._layout, time())
             return
-        newest = None if self._ctx.saving else self._newest(self._layout, over=False)
+        newest = None if self._ctx.saving else self._newest(self._layout, time())
         if newest is not None:
             self._save(newest, self._layout, last=False)
         elif not self._seen and not self._warned:
@@ -127,6 +138,30 @@ class CheckpointFolder:
         if self._layout is not None:
             self._adopt_last(self._layout)
             self._ctx.finish_saving()
+
+    def adopt_rest(self, *, orderly: bool) -> None:
+        """Save the newest that is whole of a command that has failed, or was ended, for a while.
+
+        One that has ended in an `orderly` way, when it was asked to, has left nothing unfinished.
+        """
+        layout = self._layout
+        if layout is None:
+            return
+        with self._ctx.saving_last() as seconds:
+            at = math.inf if orderly else self._lived
+            if self._ctx.rank:
+                self._follow_rest(layout, at, seconds)
+            elif newest := self._newest(layout, at):
+                self._save(newest, layout, last=True, ended=True)
+            else:
+                self._tell_last()
+            self._ctx.finish_saving()
+
+    def _follow_rest(self, layout: Layout, at: float, seconds: float) -> None:
+        """Save what rank 0 saves last; it may run on, and say nothing more."""
+        until, self._next_look = monotonic() + seconds, 0.0
+        while not self._follow(layout, at, _LAST_FOLLOW_SECONDS) and monotonic() < until:
+            Event().wait(_LAST_FOLLOW_SECONDS)
 
     def _tell_strays(self, layout: Layout) -> None:
         """Say once that what is written looks like checkpoints, and fits the pattern nowhere."""
@@ -170,43 +205,55 @@ class CheckpointFolder:
     def _adopt_last(self, layout: Layout) -> None:
         if self._ctx.rank:
             with self._ctx.busy("waiting for the last checkpoint"):
-                while not self._follow(layout):
+                while not self._follow(layout, math.inf):
                     Event().wait(_FOLLOW_SECONDS)
             return
-        newest = self._newest(layout, over=True)
+        newest = self._newest(layout, math.inf)
         if newest is not None:
             self._save(newest, layout, last=True)
         else:
             self._tell_last()
 
     def _tell_last(self) -> None:
-        """Tell the other workers that nothing more is saved."""
+        """Tell the other workers that nothing more is saved.
+
+        Word of a checkpoint goes once that is saved: this must come after it.
+        """
+        self._ctx.finish_saving()
         if self._ctx.world_size > 1:
             self._ctx.announce_checkpoint(max(self._last, 0), last=True)
 
-    def _newest(self, layout: Layout, *, over: bool) -> _Written | None:
+    def _newest(self, layout: Layout, at: float) -> _Written | None:
         new = (written for written in self._all(layout) if written.step > self._last)
-        whole = (written for written in new if self._whole(written, layout, over=over))
+        whole = (written for written in new if self._whole(written, layout, at))
         return max(whole, key=lambda written: written.step, default=None)
 
-    def _follow(self, layout: Layout) -> bool:
+    def _follow(self, layout: Layout, at: float, pace: float = _FOLLOW_SECONDS) -> bool:
         """Save what rank 0 saves; return whether nothing follows."""
         now = monotonic()
         if now < self._next_look:
             return False
-        self._next_look = now + _FOLLOW_SECONDS
+        self._next_look = now + pace
         if self._ctx.saving:
             return False
         step, last = self._ctx.announced_checkpoint(self._last) or (-1, False)
         if step > self._last:
             nothing = _Written(step, self._folder / layout.pattern.replace(_STEP, str(step)))
-            mine = (written for written in self._all(layout) if written.step == step)
-            self._save(next(mine, nothing), layout, last=last)
+            parts = (written for written in self._all(layout) if written.step == step)
+            mine = next(parts, nothing)
+            if not self._settled(mine, layout, at):
+                return False
+            self._save(mine, layout, last=last)
         return last
 
-    def _save(self, written: _Written, layout: Layout, *, last: bool) -> None:
+    def _settled(self, part: _Written, layout: Layout, at: float) -> bool:
+        """Whether this worker's part is whole, where nothing but its age says so."""
+        signed = layout.complete or layout.tracker or not part.path.exists()
+        return bool(signed) or self._whole(part, layout, at)
+
+    def _save(self, written: _Written, layout: Layout, *, last: bool, ended: bool = False) -> None:
         was_there = written.path.exists()
-        copy = self._copied(written, layout)
+        copy = self._copied(written, layout, ended=ended)
         self._last = written.step
         if copy is None and not self._ctx.rank:
             self._ctx.log(f"checkpoint of step {written.step} was gone before it was saved")
@@ -227,7 +274,8 @@ class CheckpointFolder:
                 self._seen = True
                 yield _Written(int(match[1]), path)
 
-    def _whole(self, written: _Written, layout: Layout, *, over: bool) -> bool:
+    def _whole(self, written: _Written, layout: Layout, at: float) -> bool:
+        """Whether a checkpoint was whole at a time, by its sign, or as nothing of it changed."""
         if layout.complete:
             return (written.path / layout.complete).is_file()
         if layout.tracker:
@@ -235,21 +283,26 @@ class CheckpointFolder:
                 return int((self._folder / layout.tracker).read_text()) >= written.step
             except (OSError, ValueError):
                 return False
-        return over or time() - _changed(written.path) >= layout.settle
+        return not layout.settle or at - _changed(written.path) >= layout.settle
 
     def _tracker(self, layout: Layout) -> list[Path]:
         tracker = self._folder / layout.tracker
         return [tracker] if layout.tracker and tracker.is_file() else []
 
-    def _copied(self, written: _Written, layout: Layout) -> Path | None:
-        """Copy a checkpoint, and the file that tells of it; `None` where it goes meanwhile."""
+    def _copied(self, written: _Written, layout: Layout, *, ended: bool) -> Path | None:
+        """Copy a checkpoint, and the file that tells of it; `None` where it goes meanwhile.
+
+        Of a command that has `ended` it is moved, which takes no time.
+        """
         target = self._copies / str(written.step)
         target.mkdir(parents=True)
         try:
             for path in (written.path, *self._tracker(layout)):
                 into = target / path.relative_to(self._folder)
                 into.parent.mkdir(parents=True, exist_ok=True)
-                if path.is_dir():
+                if ended and not path.is_symlink() and path == written.path:
+                    path.rename(into)
+                elif path.is_dir():
                     shutil.copytree(path, into, symlinks=True, dirs_exist_ok=True)
                 else:
                     shutil.copy2(path, into)

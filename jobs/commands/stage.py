@@ -104,16 +104,20 @@ class _WatchedCommand:
     events: EventFiles | None
 
     def succeed(self, codes: Mapping[int, str], grace: float) -> None:
-        """See the command to its end, and adopt what it has saved last.
+        """See the command to its end, and adopt what it has saved last, however it ends.
 
         Raises:
             CommandError: It has failed.
             KnownFailureError: It has failed with one of `codes`.
         """
+        succeeded = False
         try:
             failure = self._until_the_end(codes)
+            succeeded = failure is None
         finally:
             self.processes.end(grace)
+            if not succeeded:
+                self.folder.adopt_rest(orderly=self.processes.failed() is None)
         if failure is not None:
             self.folder.explain(failed=True)
             raise _error(failure, codes)
@@ -125,13 +129,17 @@ class _WatchedCommand:
 
         Returns how one has failed: one that ended with one of `codes` before others.
         """
-        while self.processes.running() and self.processes.failed(codes) is None:
+        while self.folder.written_while(lambda: self._lives(codes)):
             self._hand_on(self.processes.lines(_POLL_SECONDS))
             self.folder.adopt()
             self.ctx.end_if_asked()
         failed = self.processes.failed(codes)
         self._hand_on(self.processes.rest(), last=True)
         return None if failed is None else self.processes.ending(failed)
+
+    def _lives(self, codes: Container[int]) -> bool:
+        """Whether the command runs, and nothing of it has failed."""
+        return self.processes.running() and self.processes.failed(codes) is None
 
     def _hand_on(self, lines: Sequence[Line], *, last: bool = False) -> None:
         for line in lines:

@@ -8,9 +8,11 @@ the product, everything is caught.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import platform
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -131,18 +133,20 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
                 yield batch
             if asked_to_end():
                 return
-            over = attempt.over(
-                fence_watch.stale(), watchdog.hang(request.watch.hang, request.waits)
-            )
-            if over:
-                yield over
+            stale = fence_watch.stale()
+            if stale is not None:
+                yield attempt.replaced(stale)
+                return
+            hang = watchdog.hang(request.watch.hang, request.waits)
+            if hang is not None:
+                yield from attempt.hung(hang, thread, pace.batch, watchdog)
                 return
         yield runtime.outbox.last()
     finally:
         runtime.stop.set()
-        attempt.outlast_save(request.kill_after)
+        deque(attempt.leaving(thread, pace.first), maxlen=0)
         runtime.over.set()
-        thread.join(request.kill_after if attempt.by_itself else pace.grace)
+        thread.join(pace.grace)
         attempt.drop()
 
 
@@ -196,6 +200,23 @@ class _JobRun:
         if self._context is not None:
             self._context.checkpoints.let_finish(seconds)
 
+    def leaving(self, thread: threading.Thread, turn: float) -> Iterator[None]:
+        """Wait in turns for what a job does that shall end, as long as it has to leave.
+
+        One that has started processes of its own ends them, and saves what they have left; of
+        others the checkpoint is waited for that is being saved.
+        """
+        for _ in range(math.ceil(self._request.kill_after / turn)):
+            if self._runtime.over.is_set():
+                return
+            if self.by_itself and thread.is_alive():
+                thread.join(turn)
+            elif self._context is not None and self._context.checkpoints.saving:
+                self._context.checkpoints.let_finish(turn)
+            else:
+                return
+            yield
+
     def end_unheard(self, error: StaleAttemptError) -> None:
         """End as far as a process can from within, and write why where its node keeps it."""
         os.write(_STDERR, f"{self._ending(error)}\n".encode())
@@ -210,16 +231,25 @@ class _JobRun:
         """Return the fence that this worker is to look at, where its job has checkpoints."""
         return self._context.checkpoints.fence if self._context else None
 
-    def over(self, stale: StaleAttemptError | None, hang: Hang | None) -> Sequence[Message]:
-        """Return what is said last of a job that a newer attempt has replaced, or that hangs."""
-        if stale is not None:
-            self._print(self._ending(stale))
-            outcome = self._failed(FailureKind.CANCELLED, str(stale))
-            return [*self._runtime.outbox.drain(), valid_message(outcome)]
-        if hang is not None:
-            failure = self._failure(FailureKind.HANG, hang.line, hang.stack)
-            return [valid_message(Failed(failure, hang.at))]
-        return ()
+    def replaced(self, error: StaleAttemptError) -> Sequence[Message]:
+        """Return what is said last of a job that a newer attempt has replaced."""
+        self._print(self._ending(error))
+        outcome = self._failed(FailureKind.CANCELLED, str(error))
+        return [*self._runtime.outbox.drain(), valid_message(outcome)]
+
+    def hung(
+        self, hang: Hang, thread: threading.Thread, turn: float, watchdog: Watchdog
+    ) -> Iterator[Sequence[Message]]:
+        """Yield what is said while a job that hangs is ended, and last that it hangs.
+
+        Whoever hears that ends this process: what is to be saved is saved before.
+        """
+        runtime, failure = self._runtime, self._failure(FailureKind.HANG, hang.line, hang.stack)
+        runtime.stop.set()
+        for _ in self.leaving(thread, turn):
+            yield [*runtime.outbox.drain(), *watchdog.alive(self._rank)]
+        runtime.over.set()
+        yield [*runtime.outbox.drain(), valid_message(Failed(failure, hang.at))]
 
     def drop(self) -> None:
         """Take the scratch folder away. Safe to call twice."""

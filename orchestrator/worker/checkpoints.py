@@ -296,7 +296,7 @@ class Checkpoints:
         """
         if self._saving is not None and self._saving[1].done:
             self._judge(*self._saving)
-        if self._leave is not None:
+        if self._leave is not None and not self._member.runtime.saves_last.is_set():
             reason, step = self._leave
             raise DrainedError(f"{reason}; left after the checkpoint of step {step}", step)
 
@@ -309,13 +309,23 @@ class Checkpoints:
         """
         if self._saving is not None:
             with self._member.busy("saving a checkpoint"):
-                if not self._saving[1].outlast(self._member.go_on, self._member.patience):
-                    raise StuckError(
-                        f"the checkpoint of step {self._saving[0].step} is not saved, and nothing "
-                        f"has moved for {self._member.patience:.0f} s; check its storage"
-                    )
+                self._outlast(*self._saving)
             self._judge(*self._saving)
         self._member.go_on()
+
+    def _outlast(self, checkpoint_id: CheckpointId, save: Background) -> None:
+        """Wait for a save that moves on, and for the last of a job that ends as long as it may."""
+        request, runtime = self._member.request, self._member.runtime
+        what = f"the checkpoint of step {checkpoint_id.step} is not saved"
+        if runtime.saves_last.is_set():
+            seconds = request.kill_after if runtime.stop.is_set() else request.waits.last_save
+            if not save.wait(seconds):
+                raise StuckError(f"{what} after {seconds:g} s")
+        elif not save.outlast(self._member.go_on, self._member.patience):
+            seconds = self._member.patience
+            raise StuckError(
+                f"{what}, and nothing has moved for {seconds:.0f} s; check its storage"
+            )
 
     def _judge(self, checkpoint_id: CheckpointId, save: Background) -> None:
         """Raise what went wrong with a save, but for a storage that may refuse a few in a row."""

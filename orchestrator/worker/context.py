@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.core.artifact import FileEntry, Hashed
-from orchestrator.core.errors import DivergenceError, JobError
+from orchestrator.core.errors import DivergenceError, JobError, OrchestratorError
 from orchestrator.core.runs.divergence import Guard
 from orchestrator.core.text import valid
 from orchestrator.job import Changes, Checkpoint, Metrics
@@ -19,7 +19,7 @@ from orchestrator.worker.checkpoints import Checkpoints
 from orchestrator.worker.rank_membership import RankMembership
 from orchestrator.worker.real_chip import RealChip
 from orchestrator.worker.reported import numbers, whole
-from orchestrator.worker.runtime import AttemptRuntime
+from orchestrator.worker.runtime import AttemptCancelledError, AttemptRuntime
 
 REPORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -202,6 +202,21 @@ class AttemptContext:
     def finish_saving(self) -> None:
         """Wait until the last save is done."""
         self.checkpoints.finish()
+
+    @contextmanager
+    def saving_last(self) -> Iterator[float]:
+        """Let the job save what is whole though it has failed, or shall end."""
+        runtime = self._runtime
+        runtime.saves_last.set()
+        try:
+            with runtime.heartbeat.busy("saving the last checkpoint", runtime.clock):
+                yield self._member.request.waits.last_save
+        except (OrchestratorError, OSError, ValueError, AttemptCancelledError) as error:
+            text = " ".join(str(error).split()) or type(error).__name__
+            line = valid(f"the last checkpoint was not saved: {text}")
+            runtime.outbox.line(LogLine(self.rank, line))
+        finally:
+            runtime.saves_last.clear()
 
     def announce_checkpoint(self, step: int, *, last: bool = False) -> None:
         """Say, as rank 0, that all are to save the checkpoint of `step`."""

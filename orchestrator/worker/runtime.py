@@ -38,7 +38,7 @@ class AttemptRuntime:
 
     `stop` is set when the job shall end, `over` when nobody waits any more for the checkpoint that
     it is saving; `heartbeat` shows that it lives. `tracked_run` returns the variables by which the
-    job writes to its run in MLflow.
+    job writes to its run in MLflow. `saves_last` is set while the job itself saves what is left.
     """
 
     store: ArtifactStore
@@ -48,6 +48,7 @@ class AttemptRuntime:
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     over: threading.Event = field(default_factory=threading.Event)
     tracked_run: TrackedRun = nowhere
+    saves_last: threading.Event = field(default_factory=threading.Event)
 
     def go_on(self, who: str, *, saving: bool = False) -> None:
         """End the job of `who` here if its attempt was given up.
@@ -57,6 +58,6 @@ class AttemptRuntime:
         Raises:
             AttemptCancelledError: It was.
         """
-        if (self.over if saving else self.stop).is_set():
+        if (self.over if saving or self.saves_last.is_set() else self.stop).is_set():
             message = f"{who} was given up"
             raise AttemptCancelledError(message)

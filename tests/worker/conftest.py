@@ -130,7 +130,7 @@ class Bench:
                 said[rank].extend(batch)
 
         ranks = reversed(range(len(said)))
-        threads = [threading.Thread(target=work, args=(rank,)) for rank in ranks]
+        threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in ranks]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -171,6 +171,15 @@ class Bench:
         names = self.store.names(f"checkpoints/{run}/{stage}")
         found = [one for name in names if (one := parse_id(name))]
         return [f"{one.step}-{one.token.epoch}-{one.token.attempt}" for one in sorted(found)]
+
+    def sealed(self) -> list[str]:
+        """Return those of them that are whole."""
+        parts = ((name, *map(int, name.split("-"))) for name in self.checkpoints())
+        return [
+            name
+            for name, step, _, attempt in parts
+            if (self.folder_of(step, attempt) / "manifest.json").is_file()
+        ]
 
     def folder_of(self, step: int, attempt: int = 1) -> Path:
         """Return the folder of a checkpoint."""

@@ -41,6 +41,26 @@ def test_parts_of_all_workers_are_saved_once_rank_0_s_is_whole_and_come_back_tog
     assert bench.checkpoints()[-1] == "6-3-2"
 
 
+def test_all_workers_end_though_the_last_checkpoint_is_still_being_saved_then(
+    bench: Bench,
+) -> None:
+    """The others have their parts already: they are told that nothing follows, too."""
+    source = """if True:
+        import glob, os, sys, time
+        at = sys.argv[1] + "/checkpoint-4"
+        os.makedirs(at)
+        if os.environ["RANK"] == "0":
+            open(at + "/trainer_state.json", "w").close()
+        while not glob.glob(sys.argv[2]): time.sleep(0.01)
+    """
+    acknowledged = f"{bench.stored}/checkpoints/r2-1/train/acknowledged/*/1"
+    words = python(source, "{checkpoints}", acknowledged)
+    params = {"command": words, "checkpoints": {"layout": "huggingface"}}
+    for messages in bench.together(request(bench, params, needs=Needs(workers=2))):
+        assert isinstance(messages[-1], Succeeded), messages[-1]
+    assert bench.sealed() == ["4-3-1"]
+
+
 def test_what_is_half_written_when_it_dies_is_no_checkpoint(bench: Bench) -> None:
     dies = "mkdir {checkpoints}/checkpoint-2; echo x > {checkpoints}/checkpoint-2/w; kill -9 $$"
     params = {"command": dies, "checkpoints": {"layout": "huggingface"}}

@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
+from orchestrator.adapters.clock import SystemClock
+from orchestrator.core.failures.kinds import FailureKind
+from orchestrator.core.spec.policy import Watch
 from orchestrator.messages import Failed, Succeeded
 from orchestrator.worker.termination import asked_to_end, told_by
 from tests.worker.conftest import Bench
@@ -89,3 +92,23 @@ def test_a_worker_that_is_asked_to_end_leaves_by_itself(bench: Bench) -> None:
         said = [m for batch in bench.stream(bench.request()) for m in batch]
     assert not [m for m in said if isinstance(m, Succeeded | Failed)]
     assert not asked_to_end()
+
+
+def test_a_hang_is_told_once_the_checkpoint_is_saved_that_was_handed_over(bench: Bench) -> None:
+    bench.write("""
+        import threading
+        def job(ctx):
+            def write(folder):
+                threading.Event().wait(3.0)
+                (folder / "w").write_text("x")
+            ctx.save_checkpoint(1, write)
+            ctx.metrics({"loss": 1.0}, step=1)
+            threading.Event().wait(6.0)
+        """)
+    bench.clock = SystemClock()
+    for batch in bench.stream(bench.request(watch=Watch(hang=0.5))):
+        if batch and isinstance(batch[-1], Failed):
+            assert batch[-1].failure.kind is FailureKind.HANG
+            assert bench.sealed() == ["1-3-1"]
+            return
+    raise AssertionError
