@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.cli import main
 from orchestrator.supervisor import orphans
+from tests import processes
 from tests.postgres import PostgresServer
 from tests.postgres import server as postgres_server
 
@@ -54,7 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_outlives_the_tests() -> Iterator[None]:
     """Have what they start end with them, also where they are killed."""
-    guard = orphans.follow("ORCHESTRATOR_TESTS")
+    guard = orphans.follow(processes.MARK)
     yield
     if guard:
         guard.release()

@@ -30,6 +30,7 @@ from orchestrator.endpoints import updates
 from orchestrator.endpoints.revisions import Revisions
 from orchestrator.messages import Failed, Message, Placed, PoolState, Succeeded
 from orchestrator.supervisor.record import wait
+from tests import processes
 from tests.adapters.rayserve.clients import (
     SECONDS,
     Streams,
@@ -173,8 +174,7 @@ def test_a_replica_that_is_killed_comes_back(serving: RayServing, deployment: De
     asked = replace(deployment, attempt=3, revision=3)
     assert isinstance(outcome(serving, asked)[-1], Succeeded)
     (before,) = serving.live()["echo.r3"].urls
-    pid = next(p.pid for p in psutil.process_iter() if "ServeReplica:echo.r3" in named(p))
-    psutil.Process(pid).kill()
+    processes.marked("ServeReplica:echo.r3")[0].kill()
 
     def back() -> bool:
         return any(map(answers, serving.live()["echo.r3"].urls))
@@ -182,13 +182,6 @@ def test_a_replica_that_is_killed_comes_back(serving: RayServing, deployment: De
     assert wait(back, SECONDS), before
     serving.delete("echo.r3")
     assert gone(serving, "echo.r3")
-
-
-def named(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def test_what_is_no_language_model_deploys_and_is_replaced_when_it_breaks(
@@ -211,7 +204,7 @@ def test_what_is_no_language_model_deploys_and_is_replaced_when_it_breaks(
 def served_by_a_server(deployment: Deployment, mode: str, number: int) -> Deployment:
     spec = EngineSpec(
         name="fake",
-        command=("{python}", str(FAKE), "{port}", "{model}", "{name}", mode),
+        command=("{python}", str(FAKE), "{port}", "{model}", "{name}", mode, processes.SESSION),
         key_variable="FAKE_KEY",
         figures=MetricNames(running="running", waiting="waiting", tokens=("tokens",)),
         makers={"cpu": Maker()},
@@ -220,8 +213,8 @@ def served_by_a_server(deployment: Deployment, mode: str, number: int) -> Deploy
     return replace(deployment, endpoint=endpoint, attempt=number, revision=number)
 
 
-def servers() -> list[int]:
-    return [p.pid for p in psutil.process_iter() if str(FAKE) in named(p).split()]
+def servers() -> list[psutil.Process]:
+    return processes.engines(str(FAKE))
 
 
 def test_an_engine_server_answers_at_its_own_port_is_replaced_when_it_dies_and_goes(
@@ -249,8 +242,8 @@ def test_an_engine_server_answers_at_its_own_port_is_replaced_when_it_dies_and_g
         assert told == status, path
     assert 'tokens{endpoint="echo",revision="r6",replica="' in text
 
-    (pid,) = servers()
-    psutil.Process(pid).kill()
+    (server,) = servers()
+    server.kill()
 
     def replaced() -> bool:
         urls = serving.live()["echo.r6"].urls
@@ -311,8 +304,9 @@ def test_weights_change_under_eight_streams_and_no_answer_is_dropped(
 
     stored = endpoints.endpoint("echo").revisions[11].deployment
     assert stored is not None
-    pid = next(p.pid for p in psutil.process_iter() if "ServeReplica:echo.r11" in named(p))
-    psutil.Process(pid).kill()  # Serve starts another, of what it was first deployed with
+    processes.named("ServeReplica:echo.r11")[
+        0
+    ].kill()  # Serve starts another, of what it was first deployed with
 
     def versions() -> set[str]:
         return {one.version for one in serving.weights(stored).values()}
