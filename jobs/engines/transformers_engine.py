@@ -51,13 +51,9 @@ class TransformersEngine:
         """Return the token ids of a prompt, with the special tokens that the model expects."""
         return self._tokenizer.encode(text, special=special)
 
-    def encode_chat(
-        self,
-        messages: Sequence[Mapping[str, object]],
-        variables: Mapping[str, object] | None = None,
-    ) -> list[int]:
+    def encode_chat(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
         """Return the token ids of a chat, up to where the answer begins."""
-        return self.encode(self._tokenizer.render(messages, variables), special=False)
+        return self.encode(self._tokenizer.render(messages), special=False)
 
     async def generate(
         self, prompt: Sequence[int], sampling: Sampling

@@ -11,6 +11,16 @@ SMALL = {
     "num_attention_heads": 2,
     "num_key_value_heads": 2,
 }
+SMALL_EXPERTS = {
+    "hidden_size": 32,
+    "moe_intermediate_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+# Widths of latent attention, but for that of values.
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8}
 SHORT: dict[str, Any] = {
     "model": SMALL,
     "steps": 24,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,8 @@ from orchestrator.adapters.artifacts import FsspecArtifactStore
 from tests.jobs import gangs_in_turn
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT
+from tests.jobs.scripts import printed_by
 
-ROOT = Path(__file__).parents[2]
 PARAMS = {**SHORT, "steps": 32, "checkpoint_every": 8, "validate_every": 32}
 
 
@@ -38,17 +36,7 @@ def spec_of(folder: Path, data: Path, sizes: list[int], **changes: Any) -> dict[
 
 def run(spec: dict[str, Any]) -> list[dict[str, Any]]:
     """Run the attempts in processes; return what they said."""
-    done = subprocess.run(
-        [sys.executable, gangs_in_turn.__file__, json.dumps(spec)],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in printed_by("gangs_in_turn", spec).splitlines()]
 
 
 def losses_of(said: list[dict[str, Any]]) -> dict[int, float]:

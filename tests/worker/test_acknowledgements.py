@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.clock import SystemClock
@@ -25,6 +22,7 @@ from orchestrator.worker.rank_membership import RankMembership, StuckError
 from orchestrator.worker.runtime import AttemptRuntime
 from tests.fakes import FakeClock
 from tests.worker.conftest import Bench
+from tests.worker.counted_calls import counted_calls
 
 _CALLS = ("ls", "cat_file", "pipe_file", "put_file", "rm", "exists", "find", "makedirs", "info")
 
@@ -48,26 +46,7 @@ def save_of(member: RankMembership, step: int = 1) -> Save:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Count what is asked of the file system in memory, by whoever asks from outside of it."""
-    counts: Counter[str] = Counter()
-    inside = threading.local()
-
-    def counted(name: str, method: Callable[..., object]) -> Callable[..., object]:
-        @functools.wraps(method)
-        def call(*given: object, **named: object) -> object:
-            outermost = not getattr(inside, "depth", 0)
-            counts[name] += outermost
-            inside.depth = getattr(inside, "depth", 0) + 1
-            try:
-                return method(*given, **named)
-            finally:
-                inside.depth -= 1
-
-        return call
-
-    for name in _CALLS:
-        monkeypatch.setattr(MemoryFileSystem, name, counted(name, getattr(MemoryFileSystem, name)))
-    return counts
+    return counted_calls(monkeypatch, _CALLS)
 
 
 def calls_of_a_save(bench: Bench, calls: Counter[str], scratch: Path, size: int) -> list[int]:

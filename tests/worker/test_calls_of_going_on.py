@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.core.errors import DamagedError, StorageError
@@ -22,6 +19,7 @@ from orchestrator.worker.rank_membership import RankMembership, StuckError
 from orchestrator.worker.runtime import AttemptRuntime
 from tests.fakes import FakeClock
 from tests.worker.conftest import Bench
+from tests.worker.counted_calls import counted_calls
 
 PREFIX = "checkpoints/r2-1/train"
 _CALLS = ("ls", "cat_file", "pipe_file", "rm", "exists", "find", "makedirs", "get_file")
@@ -30,26 +28,7 @@ _WRITES = ("pipe_file", "rm", "makedirs")
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Count what is asked of the file system in memory, by whoever asks from outside of it."""
-    counts: Counter[str] = Counter()
-    inside = threading.local()
-
-    def counted(name: str, method: Callable[..., object]) -> Callable[..., object]:
-        @functools.wraps(method)
-        def call(*given: object, **named: object) -> object:
-            depth = getattr(inside, "depth", 0)
-            counts[name] += not depth
-            inside.depth = depth + 1
-            try:
-                return method(*given, **named)
-            finally:
-                inside.depth = depth
-
-        return call
-
-    for name in _CALLS:
-        monkeypatch.setattr(MemoryFileSystem, name, counted(name, getattr(MemoryFileSystem, name)))
-    return counts
+    return counted_calls(monkeypatch, _CALLS)
 
 
 def member_of(bench: Bench, rank: int, size: int) -> RankMembership:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,17 +61,10 @@ def snapshots_of(
 class ShardedSnapshots(checkpoint.Snapshots):
     """Copies of what worker `rank` holds of a model that is dealt out."""
 
-    def __init__(
-        self,
-        model: Any,  # noqa: ANN401 - a transformers model
-        optimizer: torch.optim.Optimizer,
-        *,
-        rank: int,
-        size: int,
-    ) -> None:
-        """Copy nothing yet."""
-        super().__init__(model, optimizer, rank=rank, size=size)
-        self._offsets: dict[str, tuple[int, ...]] = {}
+    @cached_property
+    def _offsets(self) -> dict[str, tuple[int, ...]]:
+        """Where in its tensor each part begins, of those that were copied."""
+        return {}
 
     def _is_mine(self, tensor: torch.Tensor, number: int) -> bool:
         """Whether of those who hold the same part this rank saves it; `number` is the tensor's."""
@@ -93,7 +87,7 @@ class ShardedSnapshots(checkpoint.Snapshots):
 
     def _share(self) -> Tensors:
         parts = dict(self._parts())
-        self._offsets |= {key: part.offsets for key, part in parts.items()}  # they stay
+        self._offsets.update((key, part.offsets) for key, part in parts.items())  # they stay
         return {key: part.values for key, part in parts.items()}
 
     def _save(self, copy: Tensors, folder: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
+from orchestrator.adapters.artifacts.remote_place import RemotePlace
 from tests.s3 import S3Server, s3_server
 
 
@@ -54,3 +55,17 @@ def in_bucket(bucket: str, tmp_path: Path) -> FsspecArtifactStore:
 def store(request: pytest.FixtureRequest) -> FsspecArtifactStore:
     made: FsspecArtifactStore = request.getfixturevalue(request.param)
     return made
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were downloaded."""
+    paths: list[str] = []
+    fetch = RemotePlace.fetch
+
+    def count(self: RemotePlace, name: str, path: str, target: Path) -> None:
+        paths.append(path)
+        fetch(self, name, path, target)
+
+    monkeypatch.setattr(RemotePlace, "fetch", count)
+    return paths

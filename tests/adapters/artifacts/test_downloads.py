@@ -11,26 +11,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.adapters.artifacts.node_cache import NodeCache
-from orchestrator.adapters.artifacts.remote_place import RemotePlace
 from orchestrator.core.artifact import CacheRoom
 from orchestrator.core.errors import DamagedError
 from tests.adapters.artifacts.shelf import FILES, contents, put
 
 NAME = "r/train/1"
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that were downloaded."""
-    paths: list[str] = []
-    fetch = RemotePlace.fetch
-
-    def count(self: RemotePlace, name: str, path: str, target: Path) -> None:
-        paths.append(path)
-        fetch(self, name, path, target)
-
-    monkeypatch.setattr(RemotePlace, "fetch", count)
-    return paths
 
 
 @pytest.fixture

@@ -17,27 +17,12 @@ from orchestrator.adapters.artifacts import FsspecArtifactStore, node_cache
 from orchestrator.adapters.artifacts.local_place import LocalPlace
 from orchestrator.adapters.artifacts.manifests import hash_stream
 from orchestrator.adapters.artifacts.node_cache import NodeCache
-from orchestrator.adapters.artifacts.remote_place import RemotePlace
 from orchestrator.core.artifact import CacheRoom, FileEntry, Manifest
 from orchestrator.core.errors import DamagedError, StorageError
 from orchestrator.wiring.storage import room_here
 from tests.adapters.artifacts.shelf import FILES, contents, put
 
 SIZE = 100
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that were downloaded."""
-    found: list[str] = []
-    fetch = RemotePlace.fetch
-
-    def count(self: RemotePlace, name: str, path: str, target: Path) -> None:
-        found.append(path)
-        fetch(self, name, path, target)
-
-    monkeypatch.setattr(RemotePlace, "fetch", count)
-    return found
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Workers of one real attempt on an emulated Ascend, forked after the imports, which take longest.
+"""Workers that qualify an emulated Ascend together.
 
 `python -m tests.jobs.qualification.emulated_gang SPEC`: the spec has `folder`, `rendezvous`,
 `workers`, the job's `params` and the `emulation` of the pool. Each line that a worker logs is
@@ -12,50 +12,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter
 
-from orchestrator import wiring
 from orchestrator.core.spec.emulation import Emulation
-from orchestrator.core.spec.hardware import Pool
-from orchestrator.core.spec.stages import Needs
-from orchestrator.messages import Failed, LogLine
-from tests.build import attempt_request
-from tests.emulation.attempt import CHIP
-from tests.jobs.qualification.forked_gang import fork_all
+from orchestrator.messages import LogLine, Message
+from tests.jobs import emulated_attempt
 
 
 def main(spec: dict[str, Any]) -> int:
     """Run the job in all; return how many failed."""
-    torch.set_num_threads(1)
-    return fork_all(spec["workers"], lambda rank: _work(spec, rank))
-
-
-def _work(spec: dict[str, Any], rank: int) -> int:
-    asked = attempt_request(
+    request = emulated_attempt.request_on_ascend(
         "gang",
+        spec["workers"],
+        TypeAdapter(Emulation).validate_python(spec["emulation"]),
         job="jobs.qualification.all_chips.qualify_gang",
         params=spec["params"],
-        packages=("jobs",),
         storage=Path(spec["folder"]).as_uri(),
-        seed=7,
-        pool=Pool(
-            name="ascend",
-            accelerator=CHIP,
-            devices_per_node=spec["workers"],
-            emulation=TypeAdapter(Emulation).validate_python(spec["emulation"]),
-        ),
-        needs=Needs(workers=spec["workers"]),
     )
-    failed = 0
-    stream = wiring.run_worker(asked, rank=rank, rendezvous=spec["rendezvous"])
-    for message in (message for batch in stream for message in batch):
-        if isinstance(message, LogLine):
-            print(message.text, flush=True)
-        if isinstance(message, Failed):
-            print(message.failure, file=sys.stderr, flush=True)
-            failed = 1
-    return failed
+    return emulated_attempt.run(request, spec["rendezvous"], _logged)
+
+
+def _logged(_rank: int, message: Message) -> str | None:
+    return message.text if isinstance(message, LogLine) else None
 
 
 if __name__ == "__main__":

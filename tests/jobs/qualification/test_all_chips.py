@@ -17,8 +17,8 @@ from jobs.qualification.curve import ShortTraining, Trained, train
 from jobs.qualification.host_reference import BF16, FLOAT32, TF32, HostReference, qualify_reference
 from jobs.training.process_group import ProcessGroup
 from tests.jobs.local_context import LocalContext
-from tests.jobs.qualification.gangs import printed_by
 from tests.jobs.recipes import SMALL
+from tests.jobs.scripts import printed_by
 
 PARAMS: dict[str, Any] = {"model": SMALL, "steps": 3, "soak_seconds": 0.0, "quick": True}
 
@@ -31,7 +31,7 @@ def findings(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def forked(folder: Path, job: str, **spec: object) -> None:
     """Run a job in processes that are forked after the imports."""
     common = {"job": job, "inputs": {}, "store": str(folder / "store"), "folder": str(folder)}
-    printed_by("forked_gang", {**common, **spec})
+    printed_by("qualification.forked_gang", {**common, **spec})
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from jobs.qualification.links import (
     slow_ones,
     spots,
 )
-from tests.jobs.qualification.gangs import printed_by
 from tests.jobs.recipes import SMALL
+from tests.jobs.scripts import printed_by
 from tests.ports import free_address
 
 
@@ -88,7 +88,7 @@ def test_a_slow_rail_is_found_by_the_real_job_on_an_emulated_chip(tmp_path: Path
         "params": {"model": SMALL, "steps": 1, "soak_seconds": 0.0, "quick": True},
         "emulation": {"device": "npu", "backend": "hccl", "faults": [slow]},
     }
-    printed = printed_by("emulated_gang", spec)
+    printed = printed_by("qualification.emulated_gang", spec)
     assert "  failed  " not in printed
     [flaw] = [line for line in printed.splitlines() if line.startswith("links")]
     assert "  limited  " in flaw

@@ -9,19 +9,10 @@ import pytest
 
 from jobs.pretraining import pretrain
 from tests.jobs.local_context import LocalContext
-from tests.jobs.recipes import SHORT
+from tests.jobs.recipes import SHORT, SMALL_EXPERTS
 from tests.jobs.test_pretraining import close, same_bits, weights
 
-EXPERTS = {
-    "hidden_size": 32,
-    "moe_intermediate_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "num_experts": 4,
-    "num_experts_per_tok": 2,
-}
+EXPERTS = {**SMALL_EXPERTS, "num_experts": 4, "num_experts_per_tok": 2}
 
 
 def test_layers_that_are_computed_once_more_give_the_same_bits(

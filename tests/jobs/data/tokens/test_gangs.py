@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.jobs.data.tokens.corpora import RECIPE
+from tests.jobs.scripts import printed_by
 
-ROOT = Path(__file__).parents[4]
 STEPS = RECIPE["steps"]
 
 
@@ -31,12 +29,7 @@ def gangs(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path, corpus: Pat
         (folder / name).mkdir()
     attempts = [("whole", "whole", 1, None), ("torn", "first", 2, 7), ("torn", "second", 3, None)]
     specs = [prepare, *(training(folder, *attempt) for attempt in attempts)]
-    command = [sys.executable, "-m", "tests.jobs.data.tokens.gangs", json.dumps(specs)]
-    ended = subprocess.run(
-        command, cwd=ROOT, env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False,
-        capture_output=True, text=True, timeout=110,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
+    printed_by("data.tokens.gangs", specs)
     return folder
 
 

@@ -10,54 +10,31 @@ import json
 import sys
 from typing import Any
 
-import torch
-import torch._dynamo
-import transformers.models.llama.modeling_llama  # noqa: F401
-
 import jobs.pretraining  # noqa: F401
-from orchestrator import wiring
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.spec.emulation import Emulation
-from orchestrator.core.spec.hardware import Pool
-from orchestrator.core.spec.stages import Needs
-from orchestrator.messages import Failed, Points
-from tests.build import attempt_request
-from tests.emulation.attempt import CHIP
-from tests.jobs.qualification.forked_gang import fork_all
+from orchestrator.messages import Message, Points
+from tests.jobs import emulated_attempt
 
 
 def main(spec: dict[str, Any]) -> int:
     """Run the job in all; return how many failed."""
-    torch.set_num_threads(1)
-    return fork_all(spec["workers"], lambda rank: _work(spec, rank))
-
-
-def _work(spec: dict[str, Any], rank: int) -> int:
-    asked = attempt_request(
+    request = emulated_attempt.request_on_ascend(
         "train",
+        spec["workers"],
+        Emulation(device="npu", backend="hccl"),
         job="jobs.pretraining.pretrain",
         params=spec["params"],
-        packages=("jobs",),
         inputs={"data": ArtifactRef(**spec["data"])},
         storage=spec["storage"],
-        seed=7,
-        pool=Pool(
-            name="ascend",
-            accelerator=CHIP,
-            devices_per_node=spec["workers"],
-            emulation=Emulation(device="npu", backend="hccl"),
-        ),
-        needs=Needs(workers=spec["workers"]),
     )
-    failed = 0
-    stream = wiring.run_worker(asked, rank=rank, rendezvous=spec["rendezvous"])
-    for message in (message for batch in stream for message in batch):
-        if isinstance(message, Points) and rank == 0:
-            print(json.dumps(dict(message.values)), flush=True)
-        if isinstance(message, Failed):
-            print(message.failure, file=sys.stderr, flush=True)
-            failed = 1
-    return failed
+    return emulated_attempt.run(request, spec["rendezvous"], _points_of_first)
+
+
+def _points_of_first(rank: int, message: Message) -> str | None:
+    if isinstance(message, Points) and rank == 0:
+        return json.dumps(dict(message.values))
+    return None
 
 
 if __name__ == "__main__":

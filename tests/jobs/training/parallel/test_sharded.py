@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ from safetensors.torch import load_file
 
 from jobs.pretraining import pretrain
 from tests.jobs.local_context import LocalContext
-from tests.jobs.recipes import SHORT, SMALL
-from tests.jobs.test_pretraining import ROOT, close, weights
-from tests.jobs.training.parallel import gangs
+from tests.jobs.recipes import LATENT, SHORT, SMALL, SMALL_EXPERTS
+from tests.jobs.scripts import printed_by
+from tests.jobs.test_pretraining import close, weights
 
 pytestmark = pytest.mark.slow
 
@@ -34,32 +32,16 @@ CHAIN = (
 )
 CHAIN_OF_EXPERTS = ((4, {"shard": 2, "tensor": 2}, 3), (2, HALVES, 5), (2, {"tensor": 2}, None))
 SHORTER = {"steps": 4}
-EXPERTS = {
-    "hidden_size": 32,
-    "moe_intermediate_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "num_experts": 2,  # fewer than workers: dealt out along another dimension
-    "num_experts_per_tok": 1,
-}
+# Fewer experts than workers: dealt out along another dimension.
+EXPERTS = {**SMALL_EXPERTS, "num_experts": 2, "num_experts_per_tok": 1}
 DEEPSEEK = {
-    "hidden_size": 32,
-    "moe_intermediate_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 2,
+    **SMALL_EXPERTS,
+    **LATENT,
     "first_k_dense_replace": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
     "n_routed_experts": 4,
     "num_experts_per_tok": 2,
     "n_group": 1,
     "topk_group": 1,
-    "q_lora_rank": 16,
-    "kv_lora_rank": 16,
-    "qk_rope_head_dim": 8,
-    "qk_nope_head_dim": 8,
     "v_head_dim": 16,
 }
 OTHERS: dict[str, tuple[int, dict[str, int], dict[str, Any]]] = {
@@ -130,16 +112,7 @@ def others(
 
 def _trained(root: Path, *runs: dict[str, Any]) -> Path:
     """Run gangs one after the other; return the folder that theirs are in."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error::FutureWarning", gangs.__file__, json.dumps(runs)],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    printed_by("training.parallel.gangs", runs, "-W", "error::FutureWarning")
     return root
 
 
