@@ -44,7 +44,7 @@ class Served:
 
     def counted(self, host: Host, revision: int) -> float:
         """Return how many requests the gateway of a host has counted of a revision."""
-        names = {g.name for g in self.site.store.gateways() if g.host == host.name}
+        names = {g.name for g in self.site.store.gateways() if g.host_name == host.name}
         texts = self.site.store.counts("echo").items()
         found = (figures_in(text, "echo") for name, text in texts if name in names)
         return sum(f[f"r{revision}"].requests for f in found if f"r{revision}" in f)

@@ -116,7 +116,7 @@ def test_two_gateways_each_serve_their_host_and_a_rollout_sees_the_sum(pair: Pla
         pair.gateway(pair.first, "0.0.0.0"),  # noqa: S104 - what is tested
         pair.gateway(pair.second, pair.second.address),
     ):
-        assert {gateway.host for gateway in pair.store.gateways()} == {"h0", "h1"}
+        assert {gateway.host_name for gateway in pair.store.gateways()} == {"h0", "h1"}
         near = pair.orchestrator(pair.second, "endpoints").stdout
         assert f"http://{pair.second.address}:{PORT}/v1" in near, "each asks its own first"
         for host in (pair.first, pair.second):
