@@ -206,9 +206,17 @@ def run_worker(
         ),
         chip=chip,
         tracked_run=partial(attempt_run, request),
-        end_process=partial(os._exit, 1),
+        end_process=partial(_end_process, request),
     )
     return _releasing(messages, store)
+
+
+def _end_process(request: AttemptRequest, words: Sequence[Message]) -> None:
+    """End this process; whoever asks for its end later gets to know its last `words`."""
+    from orchestrator.adapters.raycluster import last_words
+
+    last_words.keep(words, request.secrets.values())
+    os._exit(1)
 
 
 def _releasing(

@@ -100,13 +100,14 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     chip: Chips = real_chip,
     pace: StreamPace = PACE,
     tracked_run: TrackedRun = nowhere,
-    end_process: Callable[[], None] = lambda: None,
+    end_process: Callable[[Sequence[Message]], None] = lambda _: None,
 ) -> Iterator[Sequence[Message]]:
     """Run worker `rank` of an attempt; yield what it says in batches, last exactly one outcome.
 
     Never raises. Closing the generator tells the job to end and takes its scratch away, and so
     does whoever asks the process to end: a checkpoint that is being saved is finished before.
-    `end_process` is called where a newer attempt has replaced this one and nobody reads that.
+    `end_process` is called with what is said last where a newer attempt has replaced this one and
+    nobody reads that.
     """
     outbox = MessageQueue(rank, following())
     runtime = AttemptRuntime(store, clock, outbox, threading.Event(), tracked_run=tracked_run)
@@ -118,8 +119,7 @@ def stream(  # noqa: PLR0913 - all that differs between a pool and a test
     )
 
     def end_unheard(error: StaleAttemptError) -> None:
-        attempt.end_unheard(error)
-        end_process()
+        end_process(attempt.end_unheard(error))
 
     unheard = UnheardWatch(fence_watch.stale, request.waits.fence, runtime.over, end_unheard)
     unheard.begin()
@@ -217,12 +217,13 @@ class _JobRun:
                 return
             yield
 
-    def end_unheard(self, error: StaleAttemptError) -> None:
-        """End as far as a process can from within, and write why where its node keeps it."""
+    def end_unheard(self, error: StaleAttemptError) -> Sequence[Message]:
+        """End as far as a process can from within; return what would have been said last."""
         os.write(_STDERR, f"{self._ending(error)}\n".encode())
         self._runtime.stop.set()
         self.outlast_save(self._request.kill_after)
         self.drop()
+        return [self._replaced_by(error)]
 
     def _ending(self, error: StaleAttemptError) -> str:
         return f"worker {self._rank} on {platform.node()!r} ends: {error}"
@@ -234,8 +235,10 @@ class _JobRun:
     def replaced(self, error: StaleAttemptError) -> Sequence[Message]:
         """Return what is said last of a job that a newer attempt has replaced."""
         self._print(self._ending(error))
-        outcome = self._failed(FailureKind.CANCELLED, str(error))
-        return [*self._runtime.outbox.drain(), valid_message(outcome)]
+        return [*self._runtime.outbox.drain(), self._replaced_by(error)]
+
+    def _replaced_by(self, error: StaleAttemptError) -> Message:
+        return valid_message(self._failed(FailureKind.CANCELLED, str(error)))
 
     def hung(
         self, hang: Hang, thread: threading.Thread, turn: float, watchdog: Watchdog

@@ -84,7 +84,7 @@ class Bench:
     clock: Clock = field(default_factory=FixedClock)
     pace: StreamPace = PACE
     tracked_run: TrackedRun = nowhere
-    end_process: Callable[[], None] = lambda: None
+    end_process: Callable[[Sequence[Message]], None] = lambda _: None
 
     def write(self, source: str) -> None:
         place = self.folder / self.package

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from queue import Empty, Queue
 
 import pytest
 
@@ -107,17 +108,21 @@ def test_where_nobody_reads_what_it_says_the_process_ends_once_it_was_replaced(
     bench: Bench, capfd: pytest.CaptureFixture[str]
 ) -> None:
     bench.write(TRAINS)
-    ended = threading.Event()
-    bench.clock, bench.end_process = RunningClock(), ended.set
+    words: Queue[Sequence[Message]] = Queue()
+    bench.clock, bench.end_process = RunningClock(), words.put
     waits = replace(bench.request().waits, fence=0.1)
     request = bench.request("trains", params={"most": 60_000}, watch=Watch(hang=None), waits=waits)
     stream = bench.stream(request)
     next(batch for batch in stream if LogLine(0, "works") in batch)
-    assert not ended.wait(1.5), "nobody has replaced it"
+    with pytest.raises(Empty):  # nobody has replaced it
+        words.get(timeout=1.5)
     bench.store.mark(CLAIM, "")
-    assert ended.wait(20)
+    (last,) = words.get(timeout=20)
     stream.close()  # type: ignore[attr-defined]
-    assert "has claimed 'checkpoints/r2-1/train'" in capfd.readouterr().err
+    assert isinstance(last, Failed)
+    assert last.failure.kind is FailureKind.CANCELLED
+    assert "has claimed 'checkpoints/r2-1/train'" in last.failure.evidence
+    assert last.failure.evidence in capfd.readouterr().err
 
 
 def test_of_a_large_gang_every_worker_ends_too(fast: Bench) -> None:

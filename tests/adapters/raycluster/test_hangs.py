@@ -27,8 +27,9 @@ pytestmark = pytest.mark.ray
 PAIR = Needs(workers=2)
 WITHIN = 20.0  # seconds
 SOON = Watch(hang=4.0)  # a busy host tells of a hang later than it sees it, and before silence
+UNREAD_SECONDS = 20.0  # of more batches than a stream holds
 STUCK = """
-    import os, threading
+    import os, threading, time
 
     def alone(ctx):
         ctx.log(str(os.getpid()))
@@ -47,6 +48,13 @@ STUCK = """
         ctx.latest_checkpoint()
         ctx.log(str(os.getpid()))
         read_shard()
+
+    def unread(ctx):
+        ctx.latest_checkpoint()
+        ctx.log(str(os.getpid()))
+        while True:
+            ctx.log(f"at {time.monotonic()}")
+            threading.Event().wait(0.05)
 
     def read_shard():
         threading.Event().wait()
@@ -130,6 +138,35 @@ def test_the_process_of_an_attempt_that_was_replaced_ends_though_nobody_ends_it(
     outcome: Any = attempt.finish()
     assert outcome.failure.kind is FailureKind.CANCELLED
     assert "attempt 1 of epoch 9999 has claimed" in outcome.failure.evidence
+
+
+@pytest.mark.timeout(300)  # a stream is long at standing still where the machine is busy
+def test_a_gang_whose_stream_nobody_reads_ends_by_itself_once_it_was_replaced(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    unread = asked(tmp_path, "unread", PAIR)
+    waits = replace(unread.waits, fence=2.0)
+    attempt = begin(cluster, replace(unread, watch=Watch(hang=None), waits=waits))
+    attempt.until(lambda: len(pids(attempt)) == 2)
+    workers = pids(attempt)
+    wait(lambda: False, UNREAD_SECONDS)
+    assert all(runs(pid) for pid in workers), "nobody has replaced it"
+    claimed = time.monotonic()
+    folder = artifact_paths.checkpoints(unread.run, unread.stage)
+    FsspecArtifactStore(unread.storage).mark(f"{folder}/claims/9999-0001-anew", "")
+
+    assert wait(lambda: not any(runs(pid) for pid in workers), 60.0)
+    outcome: Any = attempt.finish()
+    assert outcome.failure.kind is FailureKind.CANCELLED
+    assert "attempt 1 of epoch 9999 has claimed" in outcome.failure.evidence
+    assert last_said(attempt) < claimed, "its stream stood still"
+    assert is_over(cluster, attempt)
+
+
+def last_said(attempt: Attempt) -> float:
+    """Return when a job wrote the last of its lines that was read."""
+    lines: Any = attempt.of(LogLine)
+    return max(float(line.text.split()[1]) for line in lines if line.text.startswith("at "))
 
 
 def test_a_stopped_process_is_missed_and_killed(ray_address: str) -> None:
