@@ -304,9 +304,8 @@ def test_weights_change_under_eight_streams_and_no_answer_is_dropped(
 
     stored = endpoints.endpoint("echo").revisions[11].deployment
     assert stored is not None
-    processes.named("ServeReplica:echo.r11")[
-        0
-    ].kill()  # Serve starts another, of what it was first deployed with
+    # Serve starts another, of what it was first deployed with.
+    processes.marked("ServeReplica:echo.r11")[0].kill()
 
     def versions() -> set[str]:
         return {one.version for one in serving.weights(stored).values()}
