@@ -80,8 +80,8 @@ class ClusterSettings:
     managed may be silent before it counts as gone, and `managed_patience` that of a managed one,
     whose supervisor would start no other; `start` is for how many a managed one may take to be up.
     `hand_over` is for how many a job of the cluster may take to begin; one that runs has as many
-    more than it may wait itself, for the cluster and its nodes, to have the run that it is to
-    drive. `take_overs` is how often in a row, without getting on, a run on a
+    more than it may wait itself, for the cluster, its storage and its nodes, to have the run that
+    it is to drive. `take_overs` is how often in a row, without getting on, a run on a
     cluster that is not managed goes on by itself when its controller has died.
     """
 

@@ -108,9 +108,15 @@ def test_a_job_that_runs_may_wait_for_the_cluster_and_for_its_nodes_before_it_ha
 
 def test_the_patience_with_a_job_that_runs_has_room_for_all_that_it_may_wait_for_itself() -> None:
     settings = compose(
-        ["pipeline=noop", "cluster.hand_over=1", "cluster.patience=20", "storage.answer=300"]
+        [
+            "pipeline=noop",
+            "cluster.hand_over=1",
+            "cluster.patience=20",
+            "attempts.storage=5",
+            "storage.answer=300",
+        ]
     )
-    assert hand_over_patience(settings) == HandOverPatience(begin=1.0, run=321.0)
+    assert hand_over_patience(settings) == HandOverPatience(begin=1.0, run=626.0)
 
 
 def test_a_run_that_its_job_has_ended_already_is_handed_over_too(store: SqlDatabase) -> None:

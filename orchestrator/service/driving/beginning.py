@@ -39,8 +39,12 @@ class HandOverPatience:
 
 
 def hand_over_patience(settings: Settings) -> HandOverPatience:
-    """Return the patience with a job that waits itself: for its cluster, and for all its nodes."""
-    begin, waits = settings.cluster.hand_over, settings.cluster.patience + settings.storage.answer
+    """Return the patience with a job that waits itself: for its cluster, storage and nodes.
+
+    Each node has its time to begin to answer what it reads, and again to answer.
+    """
+    begin, nodes = settings.cluster.hand_over, 2 * settings.storage.answer
+    waits = settings.cluster.patience + settings.attempts.storage + nodes
     return HandOverPatience(begin, begin + waits)
 
 
