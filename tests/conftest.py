@@ -61,8 +61,16 @@ def _nothing_outlives_the_tests() -> Iterator[None]:
         guard.release()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _a_cache_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have commands keep nothing where the user's own do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
-def environment() -> dict[str, str]:
+def environment(_a_cache_of_their_own: None) -> dict[str, str]:
     """The environment without what would lead a command to somebody's cluster."""
     kept = {name: value for name, value in os.environ.items() if name not in CONFIGURED}  # noqa: TID251 - a test's own
     root = str(Path(__file__).parent.parent)

@@ -69,10 +69,13 @@ def plan(source: ConfigSource, *, unqualified: bool = False) -> PlannedRun:
         ConfigError: With all problems.
     """
     settings, pipeline_plan = source.planned()
-    problems, notes = wiring.weigh(settings, wiring.home_path())
-    misfits, forecast = wiring.job_forecasts(settings, pipeline_plan)
-    if problems or misfits:
-        raise ConfigError([*problems, *misfits])
+    home = wiring.home_path()
+    problems, notes = wiring.weigh(settings, home)
+    if problems:  # the code is too much to be read for what it forecasts
+        raise ConfigError(problems)
+    misfits, forecast = wiring.job_forecasts(settings, home, pipeline_plan)
+    if misfits:
+        raise ConfigError(misfits)
     vetted = wiring.vetted(settings, pipeline_plan, unqualified=unqualified)
     vetted = replace(vetted, notes=(*vetted.notes, *notes, *_widened(pipeline_plan), *forecast))
     return PlannedRun(settings, pipeline_plan, vetted)

@@ -26,7 +26,7 @@ from orchestrator.wiring.storage import artifact_store, storage_uri
 from orchestrator.wiring.tracking import place
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.user_code import Shipment
+    from orchestrator.adapters.user_code import Importable, Shipment
     from orchestrator.controller.attempt_requests import AttemptDefaults
 
 _TRIES = 5  # somebody may be at work on the files
@@ -46,12 +46,25 @@ def weigh(settings: Settings, home: Path) -> tuple[Sequence[Problem], Sequence[s
     return user_code.weigh(_shipment(settings, home), settings.jobs.most_mb)
 
 
-def job_forecasts(settings: Settings, plan: Plan) -> tuple[Sequence[Problem], Sequence[str]]:
+def job_forecasts(
+    settings: Settings, home: Path, plan: Plan
+) -> tuple[Sequence[Problem], Sequence[str]]:
     """Return why jobs can't do what their stages say, and what they will take, as they say."""
     from orchestrator.adapters import user_code
 
-    cache = Path(variable("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return user_code.forecasts(plan, settings.jobs, cache / "orchestrator" / "forecasts.json")
+    cache = _user_cache()
+    kept = cache / "orchestrator" / "forecasts.json" if cache else None
+    return user_code.forecasts(plan, settings.jobs, _importable(settings, home), kept)
+
+
+def _user_cache() -> Path | None:
+    """Return the folder of caches, as XDG base directories have it; a user may have none."""
+    if folder := variable("XDG_CACHE_HOME"):
+        return Path(folder)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:  # no $HOME, and no such user
+        return None
 
 
 def ship(
@@ -152,20 +165,31 @@ def _source_of(settings: Settings, home: Path) -> Callable[[Stage, ShippedCode |
     from orchestrator.adapters import user_code
 
     @cache
-    def importable(code: ShippedCode | None) -> user_code.Importable:
-        kept, apart = home / "code.json", _apart(settings, home)
+    def importable(code: ShippedCode | None) -> Importable:
         if code is None:
-            return user_code.Importable(settings.jobs.code, kept=kept, apart=apart)
+            return _importable(settings, home)
         folders = _unpacked(settings, home, code)
         beside = [folder for folder in folders if Path(folder).name == user_code.PACKAGES]
         inside = [folder for folder in folders if folder not in beside]
-        return user_code.Importable(inside, beside=beside, kept=kept, apart=apart)
+        return _importable(settings, home, inside, beside)
 
     return lambda stage, code: importable(code).digest(stage)
 
 
+def _importable(
+    settings: Settings, home: Path, code: Sequence[str] | None = None, beside: Sequence[str] = ()
+) -> Importable:
+    """Return what tells all that jobs can import from folders of `code`, else of `jobs.code`."""
+    from orchestrator.adapters import user_code
+
+    folders = settings.jobs.code if code is None else code
+    kept, apart = home / "code.json", _apart(settings, home)
+    return user_code.Importable(folders, beside=beside, kept=kept, apart=apart)
+
+
 def _unpacked(settings: Settings, home: Path, code: ShippedCode) -> tuple[str, ...]:
-    return import_path((), code, artifact_store(storage_uri(settings, home), clock()).unpack)
+    store = artifact_store(storage_uri(settings, home), clock(), settings.attempts.storage)
+    return import_path((), code, store.unpack)
 
 
 def _shipment(settings: Settings, home: Path) -> Shipment:

@@ -47,13 +47,13 @@ class _JobQuestion:
 
 
 def forecasts(
-    plan: Plan, jobs: JobSettings, kept: Path | None = None
+    plan: Plan, jobs: JobSettings, importable: Importable, kept: Path | None = None
 ) -> tuple[Sequence[Problem], Sequence[str]]:
     """Return why stages can't run on their pools, and what they will take there, in lines.
 
-    `kept` is the file in which answers stand from one command to the next.
+    `kept` is the file in which answers stand from one command to the next, for as long as what
+    is `importable` is the same.
     """
-    importable = Importable(jobs.code)
     questions = [
         question
         for planned in plan.stages

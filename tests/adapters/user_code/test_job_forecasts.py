@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.user_code import forecasts
+from orchestrator.adapters.user_code import Importable, forecasts
 from orchestrator.core.settings import JobSettings
 from orchestrator.core.spec.stages import Needs
 from tests import build
@@ -41,7 +41,7 @@ def _forecasts(
         params={"parallel": {"shard": shard}} if shard else {},
         needs=Needs(**needs),
     )
-    problems, notes = forecasts(build.plan(stage), jobs, kept)
+    problems, notes = forecasts(build.plan(stage), jobs, Importable(jobs.code), kept)
     return [str(problem) for problem in problems], list(notes)
 
 
