@@ -195,7 +195,8 @@ def _damaged(run: Run) -> Iterator[str]:
     if not results:
         return
     settings = wiring.configs.parse(run.header.config)
-    store = wiring.artifact_store(wiring.storage_uri(settings, wiring.home()), wiring.clock())
+    uri = wiring.storage_uri(settings, wiring.home())
+    store = wiring.artifact_store(uri, wiring.clock(), settings.attempts.storage)
     for name, artifact in results.items():
         with suppress(ArtifactError):  # nothing is known of it here
             if store.damage(artifact) is not None:
