@@ -11,7 +11,7 @@ from orchestrator.core.spec.checks import problems_of, spread_problems
 from orchestrator.core.spec.engine_checks import indivisible, problems_of_spec, refused_options
 from orchestrator.core.spec.engines import Maker, Nodes, Split, UpdateStep
 from orchestrator.core.spec.hardware import Format, Role
-from orchestrator.core.spec.model_shapes import RECORDS, unreadable
+from orchestrator.core.spec.model_shapes import RECORDS, unreadable, unreadable_experts
 from orchestrator.core.spec.stages import Bindings, Endpoint, Needs
 from tests.build import accelerator, fleet, pipeline, pool, stage
 from tests.core.engine_values import CHIPS, SPEC
@@ -130,11 +130,11 @@ def test_experts_in_a_format_that_a_reader_has_for_dense_layers_alone_are_refuse
     field: str,
 ) -> None:
     experts = {**MOE, field: 8}
-    told = list(unreadable({**experts, **CODES}, 1, dense=("int8",)))
+    told = list(unreadable_experts({**experts, **CODES}, ("int8",)))
     assert told == ["it has no kernel of experts in 'int8'"]
-    assert list(unreadable({**experts, **GROUPS}, 1, dense=("int8",))) == []
-    assert list(unreadable({**experts, **CODES}, 1)) == []
-    assert list(unreadable({**MOE, **CODES}, 1, dense=("int8",))) == []
+    assert list(unreadable_experts({**experts, **GROUPS}, ("int8",))) == []
+    assert list(unreadable_experts({**experts, **CODES}, ())) == []
+    assert list(unreadable_experts({**MOE, **CODES}, ("int8",))) == []
 
 
 def test_the_plan_refuses_shapes_by_the_name_of_their_reader() -> None:

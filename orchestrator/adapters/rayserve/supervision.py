@@ -27,7 +27,7 @@ from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.spec.engine_checks import indivisible
 from orchestrator.core.spec.engine_command import MEETING_PORTS, ReplicaPart
 from orchestrator.core.spec.engines import EngineSpec, Maker, split_of
-from orchestrator.core.spec.model_shapes import unreadable
+from orchestrator.core.spec.model_shapes import unreadable, unreadable_experts
 
 _LOOK_SECONDS = 1.0
 _READY_SECONDS = 0.2
@@ -122,9 +122,11 @@ class Supervision:
         for why in indivisible(config, split):
             raise EngineStartError(f"{why}: set needs.devices to a number that divides it")
         maker = self._spec.on(pool) or Maker()
-        for why in unreadable(config, split.tensor, maker.multiples, maker.dense):
+        for why in unreadable(config, split.tensor, maker.multiples):
             hint = "set needs.devices to a number that divides it, or export another format"
             raise EngineStartError(f"{why}: {hint}")
+        for why in unreadable_experts(config, maker.dense):
+            raise EngineStartError(f"{why}: export another format, or serve on another pool")
 
     def _start(self, port: int) -> None:
         if self._stopping.is_set():

@@ -25,7 +25,7 @@ from orchestrator.core.spec.engine_checks import indivisible, refused_options
 from orchestrator.core.spec.engines import CPU, Maker, is_server, maker_of, split_of
 from orchestrator.core.spec.environment_variables import problems_of_environment
 from orchestrator.core.spec.hardware import Fleet, Pool
-from orchestrator.core.spec.model_shapes import KEY, RECORDS, unreadable
+from orchestrator.core.spec.model_shapes import KEY, RECORDS, unreadable, unreadable_experts
 from orchestrator.core.spec.outside_servers import is_address
 from orchestrator.core.spec.planted_faults import problems_of_faults
 from orchestrator.core.spec.stages import Bindings, Endpoint, Json, Pipeline, Stage
@@ -268,9 +268,12 @@ def spread_problems(stage: Stage, pool: Pool, config: Mapping[str, Json]) -> Ite
     for why in indivisible(config, split):
         yield Problem(path, why, f"{hint} divides it")
     maker = endpoint.server.on(pool) or Maker()
-    for why in unreadable(config, split.tensor, maker.multiples, maker.dense):
-        what = f"engine {endpoint.engine!r} can't read it: {why}"
-        yield Problem(path, what, f"{hint} divides it, or choose another format")
+    what = f"engine {endpoint.engine!r} can't read it"
+    for why in unreadable(config, split.tensor, maker.multiples):
+        yield Problem(path, f"{what}: {why}", f"{hint} divides it, or choose another format")
+    for why in unreadable_experts(config, maker.dense):
+        engine = f"pipeline.stages.{stage.name}.endpoint.engine"
+        yield Problem(engine, f"{what} on {pool.name!r}: {why}", "choose another format, or pool")
 
 
 def _shape_problems(

@@ -48,19 +48,15 @@ def unreadable(
     config: Mapping[str, Json],
     tensor: int,
     multiples: Mapping[Format, tuple[int, int]] = MappingProxyType({}),
-    dense: Collection[Format] = (),
 ) -> Iterator[str]:
     """Yield why a reader refuses the layers of a model that `tensor` chips share.
 
-    `multiples` are of which outputs and inputs of a layer have to be, by format; in the formats of
-    `dense` it reads no experts.
+    `multiples` are of which outputs and inputs of a layer have to be, by format.
     """
     quantized = config.get(KEY)
     if not isinstance(quantized, Mapping):
         return
-    text = config.get("text_config")
-    inner = {**config, **text} if isinstance(text, Mapping) else config
-    numbers = {name: size for name, size in inner.items() if isinstance(size, int)}
+    numbers = _numbers(config)
     over = f"{tensor} chips" if tensor > 1 else "a chip"
     rows, columns = _block_of(quantized)
     for width in _uneven(_outputs(numbers, tensor), rows * tensor):
@@ -69,14 +65,32 @@ def unreadable(
     if columns == _GROUP:
         for width in _uneven(shared, columns * tensor):
             yield f"its layers of {width} inputs can't be spread over {over} in groups of {_GROUP}"
-    form = _COMPRESSED.get(str(quantized.get("format")), "bf16")
-    if form in dense and any(_EXPERTS.search(name) and size > 1 for name, size in numbers.items()):
-        yield f"it has no kernel of experts in {form!r}"
+    form = _format_of(quantized)
     outputs, inputs = multiples.get(form, (1, 1))
     for width in _uneven(_outputs(numbers, tensor), outputs * tensor):
         yield f"its layers of {width} outputs on {over} are no multiples of {outputs}"
     for width in _uneven(_inputs(numbers), inputs * tensor):
         yield f"its layers of {width} inputs on {over} are no multiples of {inputs}"
+
+
+def unreadable_experts(config: Mapping[str, Json], dense: Collection[Format]) -> Iterator[str]:
+    """Yield why a reader refuses the experts of a model that reads none in formats of `dense`."""
+    quantized = config.get(KEY)
+    if not isinstance(quantized, Mapping):
+        return
+    form, numbers = _format_of(quantized), _numbers(config)
+    if form in dense and any(_EXPERTS.search(name) and size > 1 for name, size in numbers.items()):
+        yield f"it has no kernel of experts in {form!r}"
+
+
+def _format_of(quantized: Mapping[str, Json]) -> Format:
+    return _COMPRESSED.get(str(quantized.get("format")), "bf16")
+
+
+def _numbers(config: Mapping[str, Json]) -> dict[str, int]:
+    text = config.get("text_config")
+    inner = {**config, **text} if isinstance(text, Mapping) else config
+    return {name: size for name, size in inner.items() if isinstance(size, int)}
 
 
 def _uneven(widths: Iterator[int] | list[int], by: int) -> list[int]:
