@@ -357,7 +357,9 @@ class _JobRun:
         return store.commit(output, self._request.key, meta, hashed)
 
     def _failed(self, kind: FailureKind, line: str, detail: str = "") -> Failed:
-        return Failed(self._failure(kind, line, detail), self._runtime.clock.now())
+        ended_at = self._context.ended_at if self._context else None
+        at = self._runtime.clock.now() if ended_at is None else ended_at
+        return Failed(self._failure(kind, line, detail), at)
 
     def _failure(self, kind: FailureKind, line: str, detail: str = "") -> Failure:
         return Failure(

@@ -62,6 +62,7 @@ class AttemptContext:
         self._step: int | None = None
         self._done: int | None = None
         self.chip: Chip = RealChip()
+        self.ended_at: float | None = None  # of a job that saved what was whole after that
         self._runtime = runtime
         self._names: set[str] = set()
         heartbeat = runtime.heartbeat
@@ -207,6 +208,7 @@ class AttemptContext:
     def saving_last(self) -> Iterator[float]:
         """Let the job save what is whole though it has failed, or shall end."""
         runtime = self._runtime
+        self.ended_at = runtime.clock.now()
         runtime.saves_last.set()
         try:
             with runtime.heartbeat.busy("saving the last checkpoint", runtime.clock):

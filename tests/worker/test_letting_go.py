@@ -112,3 +112,20 @@ def test_a_hang_is_told_once_the_checkpoint_is_saved_that_was_handed_over(bench:
             assert bench.sealed() == ["1-3-1"]
             return
     raise AssertionError
+
+
+def test_a_failure_is_of_when_the_job_ended_and_not_of_when_it_had_saved(bench: Bench) -> None:
+    """That of another worker, which had nothing to save, would else seem to have come first."""
+    bench.write("""
+        import time
+        saved_at = []
+        def job(ctx):
+            with ctx.saving_last():
+                time.sleep(0.05)
+                saved_at.append(time.time())
+            raise RuntimeError("it broke before")
+        """)
+    bench.clock = SystemClock()
+    told = [message for batch in bench.stream(bench.request()) for message in batch][-1]
+    assert isinstance(told, Failed)
+    assert told.at < sys.modules[f"{bench.package}.jobs"].saved_at[0]
