@@ -42,7 +42,6 @@ from jobs.training.pretraining_recipe import (
     PretrainingRecipe,
     at_the_least,
     micro_batches,
-    tokens_at_once,
 )
 from jobs.training.process_group import ProcessGroup
 from jobs.training.profiling import StepProfiler, profiled_steps
@@ -50,7 +49,7 @@ from jobs.training.row_checks import check_apart, check_rows, vocabulary
 from jobs.training.schedule import schedule_of
 from jobs.training.step import Stepper, data_parallel, wants_bf16
 from jobs.training.trainer import Every, Trainer
-from jobs.training.utilization import Speed, flops_per_token, peak_of
+from jobs.training.utilization import speed_of
 from orchestrator.job import Checkpoint, JobContext, Metrics
 
 __all__ = ["forecast_pretrain", "pretrain"]
@@ -126,12 +125,10 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     """
     peak = learning_rate * ctx.adjust.rate
     degrees = parallel_of(parallel, ctx.world_size) if parallel else None
-    parts = degrees.data if degrees else ctx.world_size
+    workers = degrees.data if degrees else ctx.world_size
     recipe = PretrainingRecipe(
         batch_size=batch_size,
-        accumulate=micro_batches(ctx, batch_size, accumulate, parts),
-        micro_batch_tokens=tokens_at_once(ctx, micro_batch_tokens, accumulate),
-        most_rows=-(-batch_size // parts),
+        micro_batches=micro_batches(ctx, batch_size, accumulate, workers, micro_batch_tokens),
         schedule=schedule_of(
             schedule, peak=peak, warmup=warmup, steps=steps, floor=learning_rate_floor
         ),
@@ -147,9 +144,9 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
         every=Every(log=log_every, validate=validate_every, checkpoint=checkpoint_every),
         validation_rows=validation_rows,
         rows=rows_config(rows or {}),
-        profile=profiled_steps(profile),
+        profile=profiled_steps(profile, steps),
     )
-    with at_the_least(recipe.takes_single_rows):
+    with at_the_least(recipe.micro_batches.are_single_rows):
         return _train(ctx, recipe, partial(models.build, architecture, model or {}))
 
 
@@ -188,8 +185,8 @@ def _train(
         f"{models.parameters(net):,} parameters, {len(trainer.stepper.rows):,} rows, "
         f"{ctx.world_size} workers, step {trainer.state.step} of {steps}"
     )
-    single = trainer.stepper.accumulate == recipe.most_rows
-    with at_the_least(single and not recipe.takes_single_rows):
+    single = trainer.stepper.accumulate == recipe.micro_batches.most_rows
+    with at_the_least(single and not recipe.micro_batches.are_single_rows):
         last = trainer.run()
     if group.mesh is not None:
         held = peaks(group)
@@ -242,23 +239,14 @@ def _trainer(
         validation=data.validation,
         state=state,
         patience=recipe.patience,
-        speed=_speed(ctx, loss, data),
+        speed=speed_of(
+            ctx,
+            loss.model,
+            dtype="bfloat16" if loss.bf16 else "float32",
+            width=max(1, data.rows.width - 1),
+        ),
         profiler=StepProfiler(ctx, recipe.profile),
-        micro_batch_tokens=recipe.micro_batch_tokens,
         ahead=data.ahead,
-    )
-
-
-def _speed(ctx: JobContext, loss: TokenLoss, data: TrainingData) -> Speed:
-    """Return what tells how well the chips are used; say so where nobody can know."""
-    dtype = "bfloat16" if loss.bf16 else "float32"
-    peak = peak_of(ctx.hardware, dtype)
-    if peak is None:
-        chip = ctx.hardware.accelerator
-        why = "is emulated" if ctx.hardware.emulated else f"has no published rate in {dtype}"
-        ctx.log(f"train/mfu is not told: {chip!r} {why}")
-    return Speed(
-        chips=ctx.world_size, flops=flops_per_token(loss.model, data.rows.width), peak=peak
     )
 
 
@@ -277,7 +265,7 @@ def _stepper(
         optimizer=optimizer,
         rows=data.rows,
         pad=data.pad,
-        accumulate=recipe.micro_batches(data.rows.width),
+        accumulate=recipe.micro_batches.count(data.rows.width),
         clip=recipe.clip,
         balance=Balance(loss.model, group, rate=recipe.router_bias_rate),
         times=PartTimes(None if ctx.hardware.emulated else group.device),

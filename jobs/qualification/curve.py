@@ -15,9 +15,10 @@ from jobs.data.dataset import Rows
 from jobs.qualification.reduced import fresh
 from jobs.training.balance import Balance
 from jobs.training.loss import TokenLoss
+from jobs.training.optimizers import OptimizerConfig, optimizer_for
 from jobs.training.order import mix
 from jobs.training.process_group import ProcessGroup
-from jobs.training.step import Stepper, data_parallel, make_optimizer
+from jobs.training.step import Stepper, data_parallel
 
 RATE, BATCH, WIDTH = 2e-3, 8, 24
 _ROWS = 64
@@ -60,7 +61,7 @@ def train(
     """
     rows, seed = rows_of(recipe.seed), recipe.seed
     model = fresh(recipe.architecture, recipe.fields, seed).to(group.device).train()
-    optimizer = make_optimizer(model, rate=RATE, weight_decay=0.1, beta2=0.98, device=group.device)
+    optimizer = optimizer_for(model, OptimizerConfig(beta2=0.98), rate=RATE, device=group.device)
     stepper = Stepper(
         group=group,
         wrapped=data_parallel(TokenLoss(model, bf16=bf16), rows, group),

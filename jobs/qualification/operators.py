@@ -20,7 +20,8 @@ from jobs.qualification.bench import BOTH, FAILED, LIMITED, SERVE, TRAIN, Bench
 from jobs.qualification.coverage import Recorder, Tried, missing
 from jobs.qualification.fused_table import covered
 from jobs.training.loss import TokenLoss
-from jobs.training.step import make_optimizer, wants_bf16
+from jobs.training.optimizers import OptimizerConfig, optimizer_for
+from jobs.training.step import wants_bf16
 
 FORWARD, BACKWARD, OPTIMIZER, GENERATION = "forward", "backward", "optimizer", "generation"
 _OF_TRAINING = frozenset({FORWARD, BACKWARD, OPTIMIZER})
@@ -55,7 +56,7 @@ def _tokens(bench: Bench, model: Any) -> torch.Tensor:  # noqa: ANN401 - a trans
 def _train(bench: Bench, recorder: Recorder, model: Any) -> None:  # noqa: ANN401 - a transformers model
     """Take a training step under the eyes of the recorder."""
     tokens = _tokens(bench, model)
-    optimizer = make_optimizer(model, rate=1e-3, weight_decay=0.1, beta2=0.98, device=bench.device)
+    optimizer = optimizer_for(model, OptimizerConfig(beta2=0.98), rate=1e-3, device=bench.device)
     measure = TokenLoss(model, bf16=wants_bf16("auto", bench.ctx.hardware))
     with recorder:
         recorder.phase = FORWARD

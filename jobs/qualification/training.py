@@ -15,7 +15,8 @@ from jobs.qualification.host_reference import BF16, FLOAT32, TF32, HostReference
 from jobs.qualification.reduced import fresh
 from jobs.training import checkpoint
 from jobs.training.loss import TokenLoss, nll
-from jobs.training.step import make_optimizer, wants_bf16
+from jobs.training.optimizers import OptimizerConfig, optimizer_for
+from jobs.training.step import wants_bf16
 
 _ONLY = (TRAIN,)
 
@@ -91,7 +92,7 @@ def _check_checkpoint(bench: Bench, trained: Trained, recipe: ShortTraining) -> 
     saved = ctx.saved_checkpoint(bench.steps)
     seconds = perf_counter() - began
     model = fresh(recipe.architecture, recipe.fields, ctx.seed + 1).to(bench.device)
-    optimizer = make_optimizer(model, rate=RATE, weight_decay=0.1, beta2=0.98, device=bench.device)
+    optimizer = optimizer_for(model, OptimizerConfig(beta2=0.98), rate=RATE, device=bench.device)
     checkpoint.restore(saved, model, optimizer)
     rows, some = rows_of(ctx.seed), torch.arange(BATCH)
     with torch.no_grad():

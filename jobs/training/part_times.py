@@ -17,6 +17,7 @@ import torch
 Part = Literal["data", "forward", "backward", "communication", "optimizer", "checkpoint"]
 _ON_HOST = frozenset({"data", "checkpoint"})
 _MILLI = 1e-3
+_MOST_EVENTS = 1000  # that wait to be read
 
 
 class PartTimes:
@@ -38,6 +39,8 @@ class PartTimes:
             yield
             end.record()
             self._events.append((name, begin, end))
+            if len(self._events) >= _MOST_EVENTS:
+                self._read_finished()
             return
         began = time.perf_counter()
         yield
@@ -47,9 +50,17 @@ class PartTimes:
         """Return the seconds of each part, and begin anew."""
         if self._events:
             self._chip.synchronize()
-        for name, begin, end in self._events:
-            self._seconds[name] += begin.elapsed_time(end) * _MILLI
+        self._read_finished()
         seconds = dict(self._seconds)
         self._seconds.clear()
-        self._events.clear()
         return seconds
+
+    def _read_finished(self) -> None:
+        """Add up the events that the chip has come to, which come in their order."""
+        waiting = iter(self._events)
+        self._events = []
+        for name, begin, end in waiting:
+            if not end.query():
+                self._events = [(name, begin, end), *waiting]
+                return
+            self._seconds[name] += begin.elapsed_time(end) * _MILLI

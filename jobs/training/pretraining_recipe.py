@@ -18,13 +18,38 @@ from orchestrator.job import JobContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatches:
+    """How a worker splits its part of a batch.
+
+    Attributes:
+        most_rows: Of its part.
+        parts: Into so many; with `tokens` each of what those give, after memory has run out.
+        tokens: Most that it takes at once; as many as `parts` give where there is none.
+    """
+
+    most_rows: int
+    parts: int
+    tokens: int | None = None
+
+    @property
+    def are_single_rows(self) -> bool:
+        """Whether a worker takes one row at once, as far as that is known before the data are."""
+        return self.parts >= self.most_rows
+
+    def count(self, width: int) -> int:
+        """Return how many a worker takes, of rows of `width` tokens; the last is a label alone."""
+        if self.tokens is None:
+            return self.parts
+        at_once = max(1, self.tokens // max(1, width - 1))
+        return min(self.most_rows, -(-self.most_rows // at_once) * self.parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainingRecipe:
     """The parameters as they are used: those of the job, with the changes of this attempt."""
 
     batch_size: int
-    accumulate: int
-    micro_batch_tokens: int | None
-    most_rows: int  # of a worker
+    micro_batches: MicroBatches
     schedule: Schedule
     optimizer: OptimizerConfig
     clip: float
@@ -40,25 +65,20 @@ class PretrainingRecipe:
     rows: RowsConfig
     profile: ProfiledSteps | None
 
-    @property
-    def takes_single_rows(self) -> bool:
-        """Whether a worker takes one row at once, as far as that is known before the data are."""
-        return self.micro_batch_tokens is None and self.accumulate == self.most_rows
 
-    def micro_batches(self, width: int) -> int:
-        """Return how many micro-batches a worker takes, of rows of `width` tokens."""
-        if self.micro_batch_tokens is None:
-            return self.accumulate
-        at_once = max(1, self.micro_batch_tokens // width)
-        return -(-self.most_rows // at_once)
-
-
-def micro_batches(ctx: JobContext, batch_size: int, accumulate: int, parts: int) -> int:
-    """Return how many micro-batches a worker takes: no more than it may have rows.
-
-    A batch is taken in so many `parts`, of about as many rows.
+def micro_batches(
+    ctx: JobContext, batch_size: int, accumulate: int, workers: int, tokens: int | None = None
+) -> MicroBatches:
+    """Return how a worker splits its part of a batch: into no more parts than it may have rows.
 
     A gang may grow, and memory may have run out before: both are no fault of the recipe.
+
+    Args:
+        ctx: The context.
+        batch_size: Rows of all workers.
+        accumulate: Micro-batches that the recipe asks for.
+        workers: Those that share a batch out.
+        tokens: Most of a micro-batch, in place of `accumulate`.
 
     Raises:
         ValueError: The recipe asks for what no number of workers can do.
@@ -68,7 +88,11 @@ def micro_batches(ctx: JobContext, batch_size: int, accumulate: int, parts: int)
             f"batch_size={batch_size!r} is too small for accumulate={accumulate!r}: "
             f"every micro-batch needs a row, and there is at least one"
         )
-    return min(accumulate * ctx.adjust.accumulate, -(-batch_size // parts))
+    if tokens is not None:
+        _check_tokens(tokens, accumulate)
+    most_rows = -(-batch_size // workers)
+    parts = min(accumulate * ctx.adjust.accumulate, most_rows)
+    return MicroBatches(most_rows=most_rows, parts=parts, tokens=tokens)
 
 
 @contextmanager
@@ -89,14 +113,8 @@ def at_the_least(smallest: bool) -> Iterator[None]:  # noqa: FBT001 - the whole 
         ) from error
 
 
-def tokens_at_once(ctx: JobContext, most: int | None, accumulate: int) -> int | None:
-    """Return the tokens of a micro-batch, fewer where memory has run out before.
-
-    Raises:
-        ValueError: They are none, or `accumulate` says another number.
-    """
-    if most is None:
-        return None
+def _check_tokens(most: int, accumulate: int) -> None:
+    """Refuse tokens of a micro-batch that are none, or beside an `accumulate`."""
     if isinstance(most, bool) or most < 1:
         raise ValueError(f"micro_batch_tokens={most!r}: give a whole number, at least 1")
     if accumulate != 1:
@@ -104,4 +122,3 @@ def tokens_at_once(ctx: JobContext, most: int | None, accumulate: int) -> int | 
             f"micro_batch_tokens={most!r} and accumulate={accumulate!r} both say what a worker "
             f"takes at once: give one of them"
         )
-    return max(1, most // ctx.adjust.accumulate)

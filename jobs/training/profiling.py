@@ -1,12 +1,14 @@
 """A trace of some steps by torch's profiler, shown with the attempt: `{step: 50, steps: 3}`.
 
-The trace is in Chrome's format, which Perfetto opens. A report has a bound, so the shortest events
-are left out where all of them are too many, and that is told.
+The trace is in Chrome's format, which Perfetto opens, and has the events that take time: no arrows
+between them, no instants, no arguments. A report has a bound, so the shortest events are left out
+where all of them are too many, and that is told.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,8 +34,12 @@ class ProfiledSteps:
     steps: int = 1
 
 
-def profiled_steps(config: Mapping[str, object] | None) -> ProfiledSteps | None:
-    """Return which steps a config has traced. Raises `ValueError` where it says no such thing."""
+def profiled_steps(config: Mapping[str, object] | None, last: int) -> ProfiledSteps | None:
+    """Return which steps a config has traced, of `last` in all.
+
+    Raises:
+        ValueError: It says no such thing.
+    """
     if not config:
         return None
     for key in config.keys() - {"step", "steps"}:
@@ -48,6 +54,10 @@ def profiled_steps(config: Mapping[str, object] | None) -> ProfiledSteps | None:
         raise ValueError(
             f"profile={dict(config)!r}: steps count from 1, and there is one at least"
         )
+    if first > last:
+        raise ValueError(
+            f"profile.step={first!r} is beyond the last step, {last!r}: trace an earlier one"
+        )
     return ProfiledSteps(step=first, steps=count)
 
 
@@ -59,6 +69,12 @@ class StepProfiler:
         self._ctx = ctx
         self._steps = steps if ctx.rank == 0 else None
         self._running: Any = None
+        self._overhead = 0.0
+
+    def overhead(self) -> float:
+        """Return the seconds that were spent on tracing since this was asked last."""
+        seconds, self._overhead = self._overhead, 0.0
+        return seconds
 
     @contextmanager
     def step(self, number: int, last: int) -> Iterator[None]:
@@ -67,11 +83,10 @@ class StepProfiler:
         if steps is None:
             yield
             return
-        if number == steps.step:
-            self._running = torch.profiler.profile(
-                activities=torch.profiler.supported_activities()  # type: ignore[no-untyped-call] # torch has no types of it
-            )
-            self._running.start()
+        began = time.perf_counter()
+        if self._running is None:
+            self._begin(steps, number)
+        self._overhead += time.perf_counter() - began
         try:
             yield
         except BaseException:
@@ -79,9 +94,25 @@ class StepProfiler:
                 self._running.stop()
             raise
         if self._running is not None and number >= min(steps.step + steps.steps - 1, last):
-            running, self._running = self._running, None
+            began = time.perf_counter()
+            running, self._running, self._steps = self._running, None, None
             running.stop()
             self._tell(running, number)
+            self._overhead += time.perf_counter() - began
+
+    def _begin(self, steps: ProfiledSteps, number: int) -> None:
+        """Begin to trace where it is time; say so where that is past."""
+        if number == steps.step:
+            self._running = torch.profiler.profile(
+                activities=torch.profiler.supported_activities()  # type: ignore[no-untyped-call] # torch has no types of it
+            )
+            self._running.start()
+        elif number > steps.step:
+            self._steps = None
+            self._ctx.log(
+                f"no step is traced: profile.step={steps.step!r}, and this attempt goes on from "
+                f"step {number - 1}"
+            )
 
     def _tell(self, running: Any, step: int) -> None:  # noqa: ANN401 - torch's profiler
         with self._ctx.busy("writing the trace"), TemporaryDirectory() as folder:

@@ -20,7 +20,6 @@ from jobs.data.dataset import RowBatch, RowSource
 from jobs.data.tokens.prefetch import PrefetchedRows
 from jobs.training.balance import Balance
 from jobs.training.loss import TokenLoss, nll
-from jobs.training.optimizers import OptimizerConfig, optimizer_for
 from jobs.training.parallel.gathering import clipped
 from jobs.training.parallel.sharding import TENSOR
 from jobs.training.parallel.tensor import add_partial_gradients
@@ -78,7 +77,8 @@ class Stepper:
         """Take one step on the rows `chosen` of the global batch, at this learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        tokens, learnt = self.rows.counts(chosen, self.pad)
+        with self.times.part("data"):
+            tokens, learnt = self.rows.counts(chosen, self.pad)
         if not learnt:  # every worker sees the whole batch's labels, so that all leave it out
             nothing = torch.zeros((), device=self.group.device)
             return Done(nothing, nothing, tokens, learnt)
@@ -113,8 +113,10 @@ class Stepper:
         loss = torch.zeros((), device=self.group.device)
         idle = self.group.idle_passes(len(chosen), self.accumulate, len(parts))
         for number in range(1, idle + 1):
+            with self.times.part("data"):
+                row = self.rows.read(chosen[:1])
             with self.group.without_sync(self.wrapped, last=number == idle + len(parts)):
-                self._take_part(self.rows.read(chosen[:1]))
+                self._take_part(row)
         for number, part in enumerate(parts, start=1):
             with self.group.without_sync(self.wrapped, last=number == len(parts)):
                 with self.times.part("forward"):
@@ -166,11 +168,3 @@ def wants_bf16(precision: Precision, hardware: Hardware) -> bool:
         return False
     asks = getattr(torch.get_device_module(kind), "is_bf16_supported", None)
     return bool(asks()) if asks else True
-
-
-def make_optimizer(
-    model: nn.Module, *, rate: float, weight_decay: float, beta2: float, device: torch.device
-) -> torch.optim.Optimizer:
-    """Make AdamW; matrices decay, vectors don't."""
-    config = OptimizerConfig(weight_decay=weight_decay, beta2=beta2)
-    return optimizer_for(model, config, rate=rate, device=device)

@@ -43,21 +43,33 @@ class Every:
 class Window:
     """What was gathered since the last metric point. Tensors are not read before.
 
-    `steps` are those that were taken: their losses alone have a mean.
+    Attributes:
+        loss: The sum of those of the steps that were taken.
+        steps: All of them.
+        with_loss: Those that were not left out.
+        tokens: Of all steps.
+        since: When it began.
+        norms: Of the gradient, by step; of the newest alone where no step is logged.
+        logged: Whether there are metric points but for the last step's.
     """
 
     loss: torch.Tensor | None = None
     steps: int = 0
+    with_loss: int = 0
     tokens: int = 0
     since: float = field(default_factory=time.perf_counter)
-    norms: dict[int, torch.Tensor] = field(default_factory=dict)  # by step
+    norms: dict[int, torch.Tensor] = field(default_factory=dict)
+    logged: bool = True
 
     def add(self, step: int, done: Done) -> None:
         """Add a step."""
         self.tokens += done.tokens
+        self.steps += 1
         if not done.skipped:
             self.loss = done.loss if self.loss is None else self.loss + done.loss
-            self.steps += 1
+            self.with_loss += 1
+            if not self.logged:
+                self.norms.clear()
             self.norms[step] = done.grad_norm
 
     def read_norms(self) -> dict[int, float]:
@@ -83,7 +95,6 @@ class Trainer:
     patience: int
     speed: Speed
     profiler: StepProfiler
-    micro_batch_tokens: int | None = None
     ahead: int = 0  # steps whose rows are read beforehand
     astray: int = 0  # steps in a row whose gradient was no number
     skip_logged: bool = False
@@ -97,16 +108,17 @@ class Trainer:
 
     def run(self) -> Mapping[str, float]:
         """Train until the last step of the schedule; return the newest value of each metric."""
-        window = Window()
+        window = Window(logged=self.every.log > 0)
         steps = self.schedule.steps
         while self.state.step < steps:
             with self.profiler.step(self.state.step + 1, steps):
                 done = self._step()
+            window.since += self.profiler.overhead()
             step = self.state.step
             window.add(step, done)
             if _due(step, self.every.log) or step == steps or not done.finite:
                 self._log(window)
-                window = Window()
+                window = Window(logged=window.logged)
             self._check(done)
             pause = time.perf_counter()
             if _due(step, self.every.validate) or step == steps:
@@ -144,9 +156,9 @@ class Trainer:
         values |= self.speed.figures(speed)
         values["train/memory_gb"] = peak_gb(self.stepper.group.device)
         for part, seconds in self.stepper.times.take().items():
-            values[f"step/{part}_seconds"] = seconds / max(1, window.steps)
+            values[f"step/{part}_seconds"] = seconds / window.steps
         if window.loss is not None:
-            values["train/loss"] = self.stepper.group.sum(window.loss).item() / window.steps
+            values["train/loss"] = self.stepper.group.sum(window.loss).item() / window.with_loss
         for step, norm in window.read_norms().items():
             if step == self.state.step:
                 values["train/grad_norm"] = norm
@@ -204,9 +216,8 @@ class Trainer:
         Every worker takes its share, in no larger micro-batches than it trains on.
         """
         group, rows = self.stepper.group, self.validation
-        fits = self.batch_size // (group.data_size * self.stepper.accumulate)
-        if self.micro_batch_tokens is not None:
-            fits = self.micro_batch_tokens // rows.width
+        trained = self.batch_size * self.stepper.rows.width
+        fits = trained // (group.data_size * self.stepper.accumulate * rows.width)
         most = max(1, min(fits, _VALIDATION_TOKENS // rows.width))
         self.loss.eval()
         mean = mean_nll(self.loss, rows, group.parts(torch.arange(len(rows)), most), group)

@@ -163,11 +163,24 @@ def test_no_more_micro_batches_are_taken_than_a_worker_has_rows(
     tmp_path: Path, sums: Path, factor: int, workers: int, sizes: list[int]
 ) -> None:
     ctx = LocalContext(folder=tmp_path, world_size=workers, adjust=Changes(accumulate=factor))
-    assert micro_batches(ctx, batch_size=3, accumulate=1, parts=workers) == len(sizes)
+    split = micro_batches(ctx, batch_size=3, accumulate=1, workers=workers)
+    assert split.count(1025) == len(sizes)
     if workers == 1:
         ctx.inputs = {"data": sums}
         pretrain(ctx, **{**SHORT, "batch_size": 3, "steps": 1})
         assert ctx.done == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("factor", "tokens", "count"),
+    [(1, 8192, 2), (2, 8192, 4), (64, 8192, 16), (1, 2**20, 1), (2, 2**20, 2), (1, 1, 16)],
+)
+def test_a_limit_in_tokens_counts_those_that_the_model_takes_and_is_lessened_even_if_it_is_none(
+    tmp_path: Path, factor: int, tokens: int, count: int
+) -> None:
+    ctx = LocalContext(folder=tmp_path, adjust=Changes(accumulate=factor))
+    split = micro_batches(ctx, 16, 1, 1, tokens)
+    assert split.count(1025) == count  # rows of 1,024 tokens and a last label
 
 
 @pytest.mark.parametrize("says", ["CUDA out of memory. Tried 2 MiB", "NPU out of memory."])

@@ -162,6 +162,8 @@ def _recipe(params: Mapping[str, Any], parallel: MeshDegrees, *, bf16: bool) -> 
     rows = -(-params.get("batch_size", 64) // parallel.data)
     rows = -(-rows // params.get("accumulate", 1))
     width = (params.get("rows") or {}).get("sequence", _SEQUENCE)
+    if (most := params.get("micro_batch_tokens")) is not None:
+        rows = min(rows, max(1, most // width))
     precision = params.get("precision", "auto")
     return MemoryFactors(
         tokens=rows * width,
@@ -176,7 +178,7 @@ def _way_out(memory: Memory, memory_gb: float) -> str:
     if memory.state > memory_gb * _GB:
         return "shard over more workers"
     if memory.activations >= memory.gathered:
-        return "raise accumulate, or set activation_checkpointing"
+        return "raise accumulate, or lower micro_batch_tokens, or set activation_checkpointing"
     return "split its layers by parallel.tensor, or take chips with more memory"
 
 

@@ -14,8 +14,9 @@ from jobs.pretraining import pretrain
 from jobs.training import model as models
 from jobs.training.balance import Balance
 from jobs.training.loss import TokenLoss
+from jobs.training.optimizers import OptimizerConfig, optimizer_for
 from jobs.training.process_group import ProcessGroup
-from jobs.training.step import Stepper, make_optimizer
+from jobs.training.step import Stepper
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT
 from tests.jobs.test_pretraining import close, same_bits, train_gang, weights
@@ -64,7 +65,7 @@ def stepper(
     return Stepper(
         group=group,
         wrapped=TokenLoss(model),
-        optimizer=make_optimizer(model, rate=1e-2, weight_decay=0.1, beta2=0.98, device=CPU),
+        optimizer=optimizer_for(model, OptimizerConfig(beta2=0.98), rate=1e-2, device=CPU),
         rows=rows_of_patterns(),
         pad=PAD,
         accumulate=accumulate,

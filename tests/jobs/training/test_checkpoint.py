@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from jobs.training import checkpoint
 from jobs.training import model as models
 from jobs.training.checkpoint import Snapshots, State, restore, shares
-from jobs.training.step import make_optimizer
+from jobs.training.optimizers import OptimizerConfig, optimizer_for
 from orchestrator.job import Checkpoint
 from tests.jobs.recipes import SMALL
 
@@ -30,7 +30,7 @@ class Tokenizer:
 def make(seed: int, **changes: object) -> tuple[Any, torch.optim.Optimizer]:
     torch.manual_seed(seed)
     model = models.build("llama", {**SMALL, **changes}, Tokenizer())
-    return model, make_optimizer(model, rate=1e-2, weight_decay=0.1, beta2=0.98, device=CPU)
+    return model, optimizer_for(model, OptimizerConfig(beta2=0.98), rate=1e-2, device=CPU)
 
 
 def step(model: Any, optimizer: torch.optim.Optimizer) -> None:
@@ -64,7 +64,7 @@ def test_as_many_workers_as_there_are_save_all_of_it_bit_by_bit(tmp_path: Path, 
     step(*trained)
     found = save(tmp_path, trained, size)
     model = models.shape(found.path)
-    optimizer = make_optimizer(model, rate=1e-2, weight_decay=0.1, beta2=0.98, device=CPU)
+    optimizer = optimizer_for(model, OptimizerConfig(beta2=0.98), rate=1e-2, device=CPU)
     restore(found, model, optimizer)
     assert same(state_of(model, optimizer), state_of(*trained))
     assert checkpoint.read_state(found) == State(step=5, seed=7)

@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM
 from jobs.pretraining import pretrain
 from jobs.training.balance import Balance
 from jobs.training.loss import TokenLoss
+from jobs.training.optimizers import OptimizerConfig, optimizer_for
 from jobs.training.process_group import ProcessGroup
-from jobs.training.step import Stepper, make_optimizer
+from jobs.training.step import Stepper
 from tests.jobs.formats import zoo
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT
@@ -56,7 +57,7 @@ def stepper_of(folder: Path, kind: str) -> Stepper:
     return Stepper(
         group=group,
         wrapped=TokenLoss(model.train()),
-        optimizer=make_optimizer(model, rate=1e-3, weight_decay=0.1, beta2=0.98, device=CPU),
+        optimizer=optimizer_for(model, OptimizerConfig(beta2=0.98), rate=1e-3, device=CPU),
         rows=rows_of_patterns(),
         pad=PAD,
         accumulate=2,

@@ -21,11 +21,12 @@ from jobs.training import model as models
 from jobs.training.balance import Balance
 from jobs.training.checkpoint import SHARD_NAME, Snapshots, State
 from jobs.training.loss import TokenLoss
+from jobs.training.optimizers import OptimizerConfig, optimizer_for
 from jobs.training.order import Order
 from jobs.training.process_group import ProcessGroup
 from jobs.training.profiling import StepProfiler
 from jobs.training.schedule import Schedule
-from jobs.training.step import Stepper, make_optimizer
+from jobs.training.step import Stepper
 from jobs.training.trainer import Every, Trainer
 from jobs.training.utilization import Speed
 from tests.jobs.local_context import LocalContext
@@ -166,6 +167,11 @@ def test_validation_takes_no_more_rows_at_once_than_training_does(tmp_path: Path
     )
     trainer.validation_loss()
     assert seen == [2] * 64
+    seen.clear()
+    labels = torch.zeros(128, 24, dtype=torch.int32)
+    trainer.validation = Rows(labels + 5, labels + 5)
+    trainer.validation_loss()
+    assert seen == [1] * 128
 
 
 def test_a_worker_without_a_row_to_validate_takes_part(tmp_path: Path, sums: Path) -> None:
@@ -209,7 +215,7 @@ def trainer_of(ctx: Context, *, checkpoint_every: int = 3, steps: int = 12) -> T
     tokens = torch.randint(3, 40, (128, 12), dtype=torch.int32)
     rows = Rows(tokens, tokens.clone())
     model = models.build("llama", SMALL, Tokenizer())
-    optimizer = make_optimizer(model, rate=1e-2, weight_decay=0.1, beta2=0.98, device=CPU)
+    optimizer = optimizer_for(model, OptimizerConfig(beta2=0.98), rate=1e-2, device=CPU)
     loss = TokenLoss(model)
     stepper = Stepper(
         group=ProcessGroup(ctx),

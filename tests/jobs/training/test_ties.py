@@ -18,7 +18,7 @@ from jobs.pretraining import pretrain
 from jobs.training import checkpoint
 from jobs.training import model as models
 from jobs.training.checkpoint import Snapshots, State
-from jobs.training.step import make_optimizer
+from jobs.training.optimizers import OptimizerConfig, optimizer_for
 from orchestrator.job import Checkpoint
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT, SMALL
@@ -77,7 +77,7 @@ def own(model: Any) -> set[str]:
 
 
 def optimizer_of(model: Any) -> torch.optim.Optimizer:
-    return make_optimizer(model, rate=1e-2, weight_decay=0.1, beta2=0.98, device=CPU)
+    return optimizer_for(model, OptimizerConfig(beta2=0.98), rate=1e-2, device=CPU)
 
 
 def train(model: Any, optimizer: torch.optim.Optimizer) -> None:

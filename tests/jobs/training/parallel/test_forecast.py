@@ -54,9 +54,11 @@ def test_deepseek_v3_fits_2048_chips_where_its_experts_are_split() -> None:
 
 def test_what_is_kept_for_the_backward_pass_counts_and_can_be_lessened() -> None:
     rows = {"parallel": {"shard": 8}, "batch_size": 256, "rows": {"sequence": 4096}}
-    with pytest.raises(ValueError, match="raise accumulate, or set activation_checkpointing"):
+    with pytest.raises(ValueError, match="raise accumulate, or lower micro_batch_tokens, or set"):
         _forecast(8, **rows)
     assert "8 workers" in _forecast(8, **rows, accumulate=32)
+    assert _forecast(8, **rows, micro_batch_tokens=8191) == _forecast(8, **rows, accumulate=32)
+    assert _forecast(8, **rows, micro_batch_tokens=1) == _forecast(8, **rows, accumulate=32)
     assert "8 workers" in _forecast(8, **rows, activation_checkpointing=True)
 
 
