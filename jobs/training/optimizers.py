@@ -1,8 +1,8 @@
 """What moves the weights, by a small config: `{kind: adamw}`, or `{kind: muon}`.
 
 Muon (torch's own) moves the matrices within the layers; AdamW moves all else: embeddings, the
-head, vectors, and experts that are stacked in one tensor. Muon's steps are scaled to the size of
-AdamW's, so that one learning rate serves both.
+head, vectors, those of experts that are stacked as well, and experts that are stacked in one
+tensor. Muon's steps are scaled to the size of AdamW's, so that one learning rate serves both.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from jobs.training.tagged import fields_of, number
 _ADAMW = ("beta1", "beta2", "epsilon", "weight_decay")
 KINDS: Mapping[str, tuple[str, ...]] = {"adamw": _ADAMW, "muon": (*_ADAMW, "momentum")}
 _MATRIX = 2  # dimensions
+_STACKED_VECTORS = ("bias", "A_log")  # how names of such end, whatever their dimensions
 DEALT_OUT = (
     "optimizer.kind='muon' moves whole matrices: with parallel take 'adamw', or leave parallel out"
 )
@@ -89,6 +90,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     ) -> None:
         """Share out the parameters of `model`."""
         outside = set(_embeddings_and_head(model))
+        outside |= {p for name, p in model.named_parameters() if name.endswith(_STACKED_VECTORS)}
         inside = [p for p in model.parameters() if p.ndim == _MATRIX and p not in outside]
         others = [p for p in model.parameters() if p.ndim != _MATRIX or p in outside]
         if not inside:

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 from jobs.training.tagged import fields_of, number
 
-KINDS = ("cosine", "linear", "wsd")
+_FALLING = ("warmup", "floor")
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "cosine": _FALLING,
+    "linear": _FALLING,
+    "wsd": (*_FALLING, "decay"),
+}
+_OF_THE_JOB = {"warmup": "warmup", "floor": "learning_rate_floor"}  # its parameters
 _DECAY = 0.1  # share of the steps
 
 
@@ -51,19 +57,20 @@ class Schedule:
 def schedule_of(
     config: Mapping[str, object] | None, *, peak: float, warmup: int, steps: int, floor: float
 ) -> Schedule:
-    """Return the schedule that a config says; what it leaves out is as given here.
+    """Return the schedule that a config says; what it leaves out is as the job's own parameters.
 
     Raises:
         ValueError: It has no such kind or field, or a value that is none.
     """
-    fields = {"warmup": warmup, "floor": floor, "decay": _DECAY}
-    kind, values = fields_of("schedule", config or {}, dict.fromkeys(KINDS, tuple(fields)))
-    values = {**fields, **values}
+    kind, values = fields_of("schedule", config or {}, KINDS)
+    names = {key: f"schedule.{key}" for key in KINDS["wsd"]}
+    names |= {key: name for key, name in _OF_THE_JOB.items() if key not in values}
+    values = {"warmup": warmup, "floor": floor, "decay": _DECAY, **values}
     return Schedule(
         peak=peak,
         steps=steps,
         kind=kind,
-        warmup=int(number("schedule.warmup", values["warmup"], most=math.inf, whole=True)),
-        floor=number("schedule.floor", values["floor"], most=1.0),
-        decay=number("schedule.decay", values["decay"], most=1.0),
+        warmup=int(number(names["warmup"], values["warmup"], most=math.inf, whole=True)),
+        floor=number(names["floor"], values["floor"], most=1.0),
+        decay=number(names["decay"], values["decay"], most=1.0),
     )

@@ -54,6 +54,26 @@ def test_muon_moves_the_matrices_of_layers_and_adamw_all_else_as_torchs_own_do()
         assert weight.equal(same)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "fields", "ends"),
+    [
+        ("gpt_oss", {"num_local_experts": 4, "intermediate_size": 16, "head_dim": 16}, "_bias"),
+        ("mamba", {"state_size": 4, "intermediate_size": 64}, "A_log"),
+    ],
+)
+def test_vectors_that_are_stacked_are_no_matrices_to_muon(
+    architecture: str, fields: dict[str, Any], ends: str
+) -> None:
+    own = {"hidden_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2} if ends == "_bias" else {}
+    model: Any = models.build(architecture, {**own, **heads, **fields}, Tokenizer())
+    optimizer = optimizer_for(model, optimizer_of({"kind": "muon"}), rate=1e-2, device=CPU)
+    moved = {id(weight) for weight in optimizer.param_groups[0]["params"]}
+    stacked = [p for name, p in model.named_parameters() if name.endswith(ends) and p.ndim == 2]
+    assert len(stacked) >= 2
+    assert not moved & {id(weight) for weight in stacked}
+
+
 def test_muon_goes_on_bit_by_bit_with_weights_rounded_to_bf16(tmp_path: Path, sums: Path) -> None:
     whole = LocalContext(folder=tmp_path / "whole", inputs={"data": sums})
     pretrain(whole, **MUON)

@@ -58,7 +58,12 @@ def test_without_a_config_the_schedule_is_the_cosine_of_before() -> None:
     [
         ({"kind": "exponential"}, "schedule.kind='exponential' is none of 'cosine', 'linear'"),
         ({"kind": "linear", "power": 2}, "schedule 'linear' has no field 'power'; it has warmup"),
-        ({"decay": 1.5}, "schedule.decay=1.5: give a number, at least 0, at most 1"),
+        ({"decay": 0.2}, "schedule 'cosine' has no field 'decay'; it has warmup, floor"),
+        ({"kind": "linear", "decay": 0.2}, "schedule 'linear' has no field 'decay'"),
+        (
+            {"kind": "wsd", "decay": 1.5},
+            "schedule.decay=1.5: give a number, at least 0, at most 1",
+        ),
         ({"warmup": 2.5}, "schedule.warmup=2.5: give a whole number, at least 0"),
     ],
 )
@@ -67,3 +72,11 @@ def test_a_schedule_that_is_none_is_refused_with_its_value(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         schedule_of(config, peak=1.0, warmup=4, steps=20, floor=0.1)
+
+
+def test_a_parameter_of_the_job_that_is_none_is_refused_by_its_own_name() -> None:
+    with pytest.raises(ValueError, match=r"^warmup=-1: give a whole number"):
+        schedule_of({"floor": 0.1}, peak=1.0, warmup=-1, steps=20, floor=0.1)
+    with pytest.raises(ValueError, match=r"^learning_rate_floor=2\.0: give a number"):
+        schedule_of({"kind": "wsd"}, peak=1.0, warmup=1, steps=20, floor=2.0)
+    assert schedule_of({"floor": 0.1}, peak=1.0, warmup=1, steps=20, floor=2.0).floor == 0.1
