@@ -11,9 +11,11 @@ for those.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -76,6 +78,9 @@ def choose(
 
     Of `scheme`, what is made, readers take only some shapes. `stored` names what is quantized
     already: that is then what is chosen.
+
+    Raises:
+        ValueError: A tensor of the model is not there, or not all of it.
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(deepcopy(config), dtype=torch.bfloat16)
@@ -84,6 +89,7 @@ def choose(
     quantized = _quantized(model, tensors, places, specs, scheme) if stored is None else {*stored}
     splits = [*_splits(model)]
     parts = {name: tuple(_parts(splits, tensors, place)) for name, place in places.items()}
+    _check_whole(model, tensors, specs, parts)
     in_memory = {part for name in quantized for part in parts[name]}
     modules = {
         name: _module(name, quantized)
@@ -162,6 +168,41 @@ def _parts(
     for first, *rest in splits:
         parts = [place.replace(first, other) for other in rest if first in place]
         yield from (part for part in parts if part in tensors and part != place)
+
+
+def _check_whole(
+    model: Any,  # noqa: ANN401 - as above
+    tensors: Mapping[str, Tensor],
+    specs: Mapping[str, Spec],
+    parts: Mapping[str, tuple[str, ...]],
+) -> None:
+    """Check that all values of the model are on disk: whatever becomes of them, none is lost."""
+    stored: Counter[tuple[str, ...]] = Counter()
+    for name, places in parts.items():
+        stored[places] += prod(specs[name].shape)
+    stored.pop((), None)  # of what the model does not know
+    for places in [*stored, *((name,) for name in _missing(model, tensors, parts))]:
+        wanted = sum(tensors[place].numel() for place in places)
+        if stored[places] != wanted:
+            raise ValueError(
+                f"the model has {stored[places]:,} of the {wanted:,} values that its config gives "
+                f"tensor {places[0]}; fetch it again"
+            )
+
+
+def _missing(
+    model: Any,  # noqa: ANN401 - as above
+    tensors: Mapping[str, Tensor],
+    parts: Mapping[str, tuple[str, ...]],
+) -> Iterator[str]:
+    """Yield the tensors in memory that nothing on disk becomes, nor what they are tied to."""
+    targets = {place for places in parts.values() for place in places}
+    tied = [{*pair} for pair in model.all_tied_weights_keys.items()]
+    optional = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
+    for name in sorted(tensors.keys() - targets):
+        alike = {other for pair in tied if name in pair for other in pair}
+        if alike.isdisjoint(targets) and not any(re.search(kind, name) for kind in optional):
+            yield name
 
 
 def _not_linear(model: Any) -> set[str]:  # noqa: ANN401 - as above

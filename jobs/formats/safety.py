@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -54,14 +55,14 @@ def files_of(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
 
     Raises:
         ValueError: There are none, the index leads out of the folder, or there is a file of
-            weights that it does not name.
+            weights that it does not name, or that is no part among parts.
     """
     names = _indexed(folder) if (folder / INDEX).exists() else {}
-    if is_divided(folder):
-        return sorted(folder.glob(DIVIDED)), {}
-    if not names and not (folder / SINGLE).exists():
+    in_parts = is_divided(folder)
+    if not names and not in_parts and not (folder / SINGLE).exists():
         raise ValueError(f"there is no {SINGLE} in {str(folder)!r}{_pickled(folder)}")
-    files = sorted({*names.values()} or {SINGLE})
+    parts = {file.name for file in folder.glob(DIVIDED)} if in_parts else set[str]()
+    files = sorted({*names.values()} or parts or {SINGLE})
     if len(files) > 1 and (folder / SINGLE).exists():
         raise ValueError(
             f"{str(folder)!r} has both {SINGLE} and {INDEX}; remove the one that is not meant"
@@ -69,9 +70,10 @@ def files_of(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
     others = {file.name for file in folder.glob(WEIGHTS)} - {*files}
     strays = sorted(name for name in others if not name.startswith(MISTRALS))
     if strays:
+        place = DIVIDED if in_parts else INDEX if names else SINGLE
         raise ValueError(
-            f"{str(folder / strays[0])!r} is a file of weights that "
-            f"{INDEX if names else SINGLE} does not name; remove it"
+            f"{str(folder / strays[0])!r} is a file of weights that {place} does not name; "
+            f"remove it"
         )
     return [folder / name for name in files], names
 
@@ -105,7 +107,8 @@ def check_hashes(folder: Path, files: Sequence[Path]) -> None:
     """Check files against the manifest of their folder, where the artifact store has left one.
 
     Raises:
-        ValueError: A file is not in it, or has another size or hash.
+        ValueError: A file is not in it, or has another size or hash; or one of those that hold
+            parts of tensors is gone.
     """
     if not (folder / MANIFEST).exists():
         return
@@ -113,6 +116,12 @@ def check_hashes(folder: Path, files: Sequence[Path]) -> None:
     known = said.get("files")
     if not isinstance(known, dict) or "seal" not in said:
         return  # somebody else's file of that name
+    parts = [name for name in sorted(known) if fnmatchcase(name, DIVIDED)]
+    gone = [name for name in parts if not (folder / name).is_file()]
+    if gone and is_divided(folder):
+        raise ValueError(
+            f"{str(folder / gone[0])!r} is missing, which its manifest names; fetch it again"
+        )
     with ThreadPoolExecutor(_THREADS) as pool:
         entries = pool.map(_hashed, files)
         for file, entry in zip(files, entries, strict=True):

@@ -8,7 +8,7 @@ so that a model is read without ever being whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -78,12 +78,29 @@ def offsets_in(file: Path) -> Mapping[str, tuple[int, ...]] | None:
             said = (opened.metadata() or {}).get(FORMAT)
         if said is None:
             return None
-        return {name: tuple(map(int, of[OFFSETS])) for name, of in json.loads(said).items()}
+        return dict(_begins(json.loads(said)))
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{str(file)!r} is no sound safetensors file: {reason}") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{str(file)!r} has a {FORMAT} that can't be read: {error}") from error
+
+
+def _begins(content: object) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield where each tensor of a file begins, of what the file says.
+
+    Raises:
+        ValueError: It says something else than whole numbers.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004 - the file's fault
+    for name, entry in content.items():
+        offsets = entry.get(OFFSETS) if isinstance(entry, dict) else None
+        if not isinstance(offsets, list) or any(type(offset) is not int for offset in offsets):
+            raise ValueError(
+                f"{OFFSETS} of tensor {name} is {offsets!r}, no list of whole numbers"
+            )
+        yield name, tuple(offsets)
 
 
 def divided(files: Sequence[Path]) -> Mapping[str, DividedTensor]:
@@ -108,8 +125,9 @@ def _joined(name: str, parts: list[StoredPart]) -> DividedTensor:
     types = {part.place.spec.dtype for part in parts}
     if len({len(part.offsets) for part in parts}) > 1 or len(types) > 1:
         raise ValueError(f"the parts of tensor {name} are of different types or dimensions")
-    for number, part in enumerate(parts):
-        for other in parts[number + 1 :]:
+    full = [part for part in parts if prod(part.place.spec.shape)]
+    for number, part in enumerate(full):
+        for other in full[number + 1 :]:
             if part.offsets and other.offsets[0] >= part.ends[0]:
                 break  # nor does any behind it
             if part.overlaps(other):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from jobs.engines import weights
 from jobs.formats.folder import Folder
 from jobs.formats.tensor_parts import FORMAT, OFFSETS
 from tests.jobs.formats.models import convert, logits, save_tiny
+from tests.jobs.formats.test_hostile import seal
 
 ROOT = Path(__file__).parents[3]
 
@@ -90,6 +92,78 @@ def test_parts_that_are_no_whole_are_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         Folder(parts(tmp_path, a=(torch.ones(2, 4), [0, 0]), b=second))
+
+
+@pytest.mark.parametrize(
+    ("sealed", "told"),
+    [
+        (
+            (),
+            "the model has 3,072 of the 6,144 values that its config gives tensor lm_head.weight",
+        ),
+        (("*.json", "*.safetensors"), "00001.safetensors' is missing, which its manifest names"),
+    ],
+    ids=["no manifest", "manifest"],
+)
+def test_a_last_part_that_is_lost_is_noticed(
+    tmp_path: Path, halves: Path, sealed: tuple[str, ...], told: str
+) -> None:
+    left = shutil.copytree(halves, tmp_path / "left")
+    if sealed:
+        seal(left, *(file.name for kind in sealed for file in left.glob(kind)))
+    convert(left, tmp_path / "whole", "bf16")
+    max(left.glob("*.safetensors")).unlink()
+    with pytest.raises(ValueError, match=told):
+        convert(left, tmp_path / "truncated", "bf16")
+
+
+def test_a_tensor_of_the_lost_part_alone_is_noticed(tmp_path: Path, model: Path) -> None:
+    for file in model.glob("*.json"):
+        shutil.copy(file, tmp_path)
+    tensors = load_file(model / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    del tensors[name]
+    begins = {other: {OFFSETS: [0] * tensor.ndim} for other, tensor in tensors.items()}
+    save_file(tensors, tmp_path / "shard-1.safetensors", {FORMAT: json.dumps(begins)})
+    with pytest.raises(ValueError, match=f"has 0 of the 16,384 values that .* {name}; fetch"):
+        convert(tmp_path, tmp_path / "made", "bf16")
+
+
+def test_weights_beside_the_parts_are_refused(tmp_path: Path) -> None:
+    folder = parts(tmp_path, a=(torch.ones(2, 4), [0, 0]))
+    stray = "model-00001-of-00002.safetensors"
+    save_file({"weight": torch.ones(2, 4)}, folder / stray)
+    with pytest.raises(ValueError, match=rf"{stray}' is a file of weights that shard-\*"):
+        Folder(folder)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"weight": {"saved_offsets": [Infinity, 0]}}',
+        '{"weight": {"saved_offsets": [1.7, 0]}}',
+        '{"weight": {"saved_offsets": [true, 0]}}',
+        '{"weight": {"saved_offsets": "00"}}',
+        '{"weight": {"saved_offsets": null}}',
+        '{"weight": {}}',
+        '{"weight": [0, 0]}',
+        "[[0, 0]]",
+        "{",
+        "[" * 100_000,
+    ],
+)
+def test_what_says_badly_where_a_part_begins_is_refused(tmp_path: Path, said: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    save_file({"weight": torch.ones(2, 4)}, tmp_path / "shard-1.safetensors", {FORMAT: said})
+    with pytest.raises(ValueError, match=f"has a {FORMAT} that can't be read: ") as refused:
+        Folder(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_part_without_values_is_in_nobodys_way(tmp_path: Path) -> None:
+    whole = torch.arange(8.0).reshape(2, 4)
+    folder = Folder(parts(tmp_path, a=(whole, [0, 0]), b=(torch.ones(0, 4), [1, 0])))
+    assert folder.read("weight", torch.float32).equal(whole)
 
 
 @pytest.mark.slow
