@@ -295,7 +295,7 @@ class CheckpointFolder:
         Of a command that has `ended` it is moved, which takes no time.
         """
         target = self._copies / str(written.step)
-        target.mkdir(parents=True)
+        target.mkdir(parents=True, exist_ok=True)
         try:
             for path in (written.path, *self._tracker(layout)):
                 into = target / path.relative_to(self._folder)
@@ -306,9 +306,11 @@ class CheckpointFolder:
                     shutil.copytree(path, into, symlinks=True, dirs_exist_ok=True)
                 else:
                     shutil.copy2(path, into)
-        except (FileNotFoundError, shutil.Error):
-            shutil.rmtree(target, ignore_errors=True)
-            return None
+        except OSError as error:
+            shutil.rmtree(target, ignore_errors=True)  # it may be tried again
+            if isinstance(error, FileNotFoundError | shutil.Error):
+                return None
+            raise
         if not self._ctx.rank:
             (target / _WRITTEN_BY).write_text(str(self._processes))
         return target

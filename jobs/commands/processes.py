@@ -92,6 +92,10 @@ class Processes:
         failed = [number for number, code in enumerate(codes) if code]
         return min(failed, key=lambda number: codes[number] not in telling, default=None)
 
+    def succeeded(self) -> bool:
+        """Whether all have ended, with 0; one that even SIGKILL can't end has not."""
+        return all(process.poll() == 0 for process in self._started)
+
     def ending(self, number: int) -> Ending:
         """Return how a process has failed, with the last line that was read of it."""
         code = self._started[number].returncode

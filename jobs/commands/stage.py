@@ -117,7 +117,7 @@ class _WatchedCommand:
         finally:
             self.processes.end(grace)
             if not succeeded:
-                self.folder.adopt_rest(orderly=self.processes.failed() is None)
+                self.folder.adopt_rest(orderly=self.processes.succeeded())
         if failure is not None:
             self.folder.explain(failed=True)
             raise _error(failure, codes)
