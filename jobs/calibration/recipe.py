@@ -24,6 +24,7 @@ from jobs.data.dataset import read_facts
 from jobs.data.tokens.training_data import read_samples
 from jobs.formats.choice import QuantizationChoice
 from jobs.formats.folder import Folder
+from jobs.formats.safety import is_divided
 from orchestrator.job import JobContext
 
 # The formats that a recipe makes, as compressed-tensors calls its presets.
@@ -104,11 +105,17 @@ def calibrated(
     """Have llm-compressor quantize a model, and yield what it wrote, which is deleted afterwards.
 
     Raises:
-        ValueError: The source is quantized already, or llm-compressor can't be run, or fails.
+        ValueError: The source is quantized already or stands in parts, or llm-compressor can't be
+            run, or fails.
     """
     if source.scheme is not None:
         raise ValueError(
             f"{str(source.path)!r} is in {source.scheme.form} already; a recipe wants bf16 or fp32"
+        )
+    if is_divided(source.path):
+        raise ValueError(
+            f"{str(source.path)!r} has its tensors in parts, which llm-compressor can't read; "
+            f"export it in bf16 first"
         )
     target = ctx.output / ".calibrated"
     rows = _rows(ctx.inputs["data"], recipe.rows, ctx.seed)

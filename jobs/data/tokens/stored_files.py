@@ -1,7 +1,7 @@
 """Files that are read in parts, wherever they lie: on a disk, which is mapped, or in a store.
 
-A store is asked again for a minute where it fails, as a run's own storage is; then the attempt
-ends by its storage. One that only takes long is waited for (`prefetch`).
+A store is asked again for a minute where it fails; then the attempt ends by its storage. One that
+only takes long is waited for (`prefetch`).
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from jobs.formats.conversion import Conversion
 from jobs.formats.folder import Folder
 from jobs.formats.records import form_of
 from jobs.formats.schemes import SCHEMES
+from jobs.formats.tensor_parts import FORMAT, OFFSETS
 from jobs.parity import reference
 from orchestrator.job import ParityError
 from orchestrator.supervisor.record import wait
@@ -140,6 +141,18 @@ def test_a_calibration_ends_with_the_worker_that_asked_for_it(
 def test_a_model_that_is_quantized_already_is_not_calibrated(tmp_path: Path, sums: Path) -> None:
     source = convert(save_tiny(tmp_path / "a", "llama"), tmp_path / "b", "int8")
     with pytest.raises(ValueError, match=r"b' is in int8 already; a recipe wants bf16 or fp32"):
+        export(context(tmp_path, source, sums), format="int8", recipe={"python": "p"})
+
+
+def test_a_model_in_parts_is_not_calibrated(tmp_path: Path, sums: Path) -> None:
+    source = save_tiny(tmp_path / "a", "llama")
+    tensors = load_file(source / "model.safetensors")
+    begins = {name: {OFFSETS: [0] * tensor.ndim} for name, tensor in tensors.items()}
+    save_file(tensors, source / "shard-1.safetensors", {FORMAT: json.dumps(begins)})
+    (source / "model.safetensors").unlink()
+    with pytest.raises(
+        ValueError, match=r"a' has its tensors in parts, .*; export it in bf16 first"
+    ):
         export(context(tmp_path, source, sums), format="int8", recipe={"python": "p"})
 
 
