@@ -92,10 +92,14 @@ def test_how_long_others_take_to_end_makes_nothing_whole(bench: Bench) -> None:
     """One process dies while it writes; the other ignores for a while that it shall end."""
     source = """if True:
         import os, signal, sys, time
+        ignores = sys.argv[1] + "/ignores"
         if os.environ["RANK"] == "0":
+            while not os.path.exists(ignores):
+                time.sleep(0.01)
             open(sys.argv[1] + "/7.pt", "w").close()
             sys.exit(3)
         signal.signal(signal.SIGTERM, lambda *_: None)
+        open(ignores, "w").close()
         time.sleep(30)
     """
     layout = {"pattern": "{step}.pt", "settle": 1.0}
@@ -116,7 +120,8 @@ def test_parts_of_all_workers_are_saved_when_all_fail_at_once(bench: Bench) -> N
     """
     two = Needs(workers=2)
     fails = {"command": python(source, "{checkpoints}"), "checkpoints": HUGGINGFACE}
-    for messages in bench.together(request(bench, fails, needs=two)):
+    patient = AttemptSettings(last_save=60.0)  # the other may be long in starting
+    for messages in bench.together(request(bench, fails, needs=two, waits=patient)):
         assert failure(messages).failure.kind is FailureKind.UNKNOWN
     assert bench.sealed() == ["4-3-1"]
     shows = {"command": "cd {checkpoint}; ls part-*", "checkpoints": HUGGINGFACE}

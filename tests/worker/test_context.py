@@ -34,13 +34,14 @@ from tests.worker.conftest import CHIP, Bench
 def test_a_worker_has_the_device_and_backend_that_it_really_uses(
     device: str, emulation: Emulation | None, devices: int, expected: tuple[str, ...]
 ) -> None:
-    chip = replace(CHIP, device=device, bf16_tflops=989.0, fp8_tflops=None)
+    chip = replace(CHIP, device=device, bf16_tflops=989.0, fp8_tflops=1979.0)
     pool = Pool(name="p", accelerator=chip, emulation=emulation)
     hardware = hardware_of(pool, Needs(devices=devices))
     assert (hardware.device, hardware.backend, backends(hardware)) == expected
     assert hardware.emulated is (emulation is not None)
     assert (hardware.vendor, hardware.memory_gb) == ("NVIDIA", 80.0)
-    assert hardware.tflops == ({} if hardware.device == "cpu" else {"bfloat16": 989.0})
+    rates = {"bfloat16": 989.0, "float8_e4m3fn": 1979.0}
+    assert hardware.tflops == ({} if hardware.device == "cpu" else rates)
 
 
 def test_a_job_knows_what_it_is_part_of(bench: Bench) -> None:
