@@ -160,7 +160,8 @@ class CheckpointFolder:
     def _follow_rest(self, layout: Layout, at: float, seconds: float) -> None:
         """Save what rank 0 saves last; it may run on, and say nothing more."""
         until, self._next_look = monotonic() + seconds, 0.0
-        while not self._follow(layout, at, _LAST_FOLLOW_SECONDS) and monotonic() < until:
+        pace = _LAST_FOLLOW_SECONDS
+        while not self._follow(layout, at, pace, ended=True) and monotonic() < until:
             Event().wait(_LAST_FOLLOW_SECONDS)
 
     def _tell_strays(self, layout: Layout) -> None:
@@ -228,7 +229,9 @@ class CheckpointFolder:
         whole = (written for written in new if self._whole(written, layout, at))
         return max(whole, key=lambda written: written.step, default=None)
 
-    def _follow(self, layout: Layout, at: float, pace: float = _FOLLOW_SECONDS) -> bool:
+    def _follow(
+        self, layout: Layout, at: float, pace: float = _FOLLOW_SECONDS, *, ended: bool = False
+    ) -> bool:
         """Save what rank 0 saves; return whether nothing follows."""
         now = monotonic()
         if now < self._next_look:
@@ -243,7 +246,7 @@ class CheckpointFolder:
             mine = next(parts, nothing)
             if not self._settled(mine, layout, at):
                 return False
-            self._save(mine, layout, last=last)
+            self._save(mine, layout, last=last, ended=ended)
         return last
 
     def _settled(self, part: _Written, layout: Layout, at: float) -> bool:
