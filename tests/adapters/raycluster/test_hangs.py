@@ -29,7 +29,7 @@ WITHIN = 20.0  # seconds
 SOON = Watch(hang=4.0)  # a busy host tells of a hang later than it sees it, and before silence
 UNREAD_SECONDS = 60.0  # of more batches than a stream holds, which takes 10 s at the least
 STUCK = """
-    import os, threading, time
+    import os, threading
 
     def alone(ctx):
         ctx.log(str(os.getpid()))
@@ -53,7 +53,7 @@ STUCK = """
         ctx.latest_checkpoint()
         ctx.log(str(os.getpid()))
         while True:
-            ctx.log(f"at {time.monotonic()}")
+            ctx.log("works")
             threading.Event().wait(0.05)
 
     def read_shard():
@@ -152,7 +152,6 @@ def test_a_gang_whose_stream_nobody_reads_ends_by_itself_once_it_was_replaced(
     workers = pids(attempt)
     wait(lambda: False, UNREAD_SECONDS)
     assert all(runs(pid) for pid in workers), "nobody has replaced it"
-    claimed = time.monotonic()
     folder = artifact_paths.checkpoints(unread.run, unread.stage)
     FsspecArtifactStore(unread.storage).mark(f"{folder}/claims/9999-0001-anew", "")
 
@@ -160,14 +159,7 @@ def test_a_gang_whose_stream_nobody_reads_ends_by_itself_once_it_was_replaced(
     outcome: Any = attempt.finish()
     assert outcome.failure.kind is FailureKind.CANCELLED
     assert "attempt 1 of epoch 9999 has claimed" in outcome.failure.evidence
-    assert last_said(attempt) < claimed, "its stream stood still"
     assert is_over(cluster, attempt)
-
-
-def last_said(attempt: Attempt) -> float:
-    """Return when a job wrote the last of its lines that was read."""
-    lines: Any = attempt.of(LogLine)
-    return max(float(line.text.split()[1]) for line in lines if line.text.startswith("at "))
 
 
 def test_a_stopped_process_is_missed_and_killed(ray_address: str) -> None:
