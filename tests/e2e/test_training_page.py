@@ -27,6 +27,7 @@ def block(language: str) -> str:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(300)  # torchrun starts once more, by itself
 def test_a_script_that_breaks_on_one_pool_ends_on_another_as_torchrun_ends_it(
     workplace: Workplace,
 ) -> None:
