@@ -85,25 +85,26 @@ class FakeJob:
         self.stopped = True
 
 
-def test_a_job_that_has_the_run_goes_on_by_itself(store: SqlDatabase) -> None:
+def taken_up(store: SqlDatabase, *, started: float, leased: float) -> FakeClock:
+    """Hand a run over to a job that starts and leases it then, and is not stopped."""
     clock = FakeClock()
     job = FakeJob(clock, "PENDING", "RUNNING")
-    clock.at(34.0, lambda: store.append("run", 1, (RunStarted(1),), 0.0))
-    clock.at(36.0, lambda: store.renew_lease(Lease(run="run", epoch=1, at=36.0)))
+    clock.at(started, lambda: store.append("run", 1, (RunStarted(1),), 0.0))
+    clock.at(leased, lambda: store.renew_lease(Lease(run="run", epoch=1, at=leased)))
     hand_over(job, store, stored(store), clock, PATIENCE)
     assert not job.stopped
+    return clock
+
+
+def test_a_job_that_has_the_run_goes_on_by_itself(store: SqlDatabase) -> None:
+    clock = taken_up(store, started=34.0, leased=36.0)
     assert clock.monotonic() > 36.0, "its lease is waited for"
 
 
 def test_a_job_that_runs_may_wait_for_the_cluster_and_for_its_nodes_before_it_has_the_run(
     store: SqlDatabase,
 ) -> None:
-    clock = FakeClock()
-    job = FakeJob(clock, "PENDING", "RUNNING")
-    clock.at(250.0, lambda: store.append("run", 1, (RunStarted(1),), 0.0))
-    clock.at(250.0, lambda: store.renew_lease(Lease(run="run", epoch=1, at=250.0)))
-    hand_over(job, store, stored(store), clock, PATIENCE)
-    assert not job.stopped
+    assert taken_up(store, started=250.0, leased=250.0).monotonic() > 250.0
 
 
 def test_the_patience_with_a_job_that_runs_has_room_for_all_that_it_may_wait_for_itself() -> None:
