@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from jobs.training.tagged import fields_of, number
+from jobs.training.tagged_config import fields_of, number
 
 _ADAMW = ("beta1", "beta2", "epsilon", "weight_decay")
 KINDS: Mapping[str, tuple[str, ...]] = {"adamw": _ADAMW, "muon": (*_ADAMW, "momentum")}

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from jobs.training.tagged import number
+from jobs.training.tagged_config import number
 from orchestrator.job import JobContext
 
 REPORT = "trace.json"

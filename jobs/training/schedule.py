@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jobs.training.tagged import fields_of, number
+from jobs.training.tagged_config import fields_of, number
 
 _FALLING = ("warmup", "floor")
 KINDS: Mapping[str, tuple[str, ...]] = {
