@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -73,6 +74,29 @@ def hold(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
     while not until.exists():
         threading.Event().wait(0.02)
         yield (Progress(1, 2),)
+    yield (Succeeded(None),)
+
+
+CHILD = """
+import pathlib, sys, threading
+def waits_in_the_child(until):
+    print(flush=True)
+    while not until.exists():
+        threading.Event().wait(0.02)
+waits_in_the_child(pathlib.Path(sys.argv[1]))
+"""
+
+
+def compute_with_a_child(request: AttemptRequest, rank: int, rendezvous: str | None) -> Batches:
+    """Compute, and have a process that waits, until the file `params["until"]` is there."""
+    until = Path(str(request.params["until"]))
+    words = [sys.executable, "-c", CHILD, str(until)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        child.stdout.readline()
+        yield (LogLine(rank, "both run"),)
+        while not until.exists():
+            sum(range(10_000))
     yield (Succeeded(None),)
 
 
@@ -207,6 +231,7 @@ JOBS = {
         raise_past_the_protocol,
         say_nothing,
         hold,
+        compute_with_a_child,
         live,
         count_aloud,
         tell_workers,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 DAYS = 36_525.0  # a hundred years
 SECONDS = 30 * 86_400.0
+RECORDED = 600.0  # seconds: py-spy holds what it has seen until the end
 MINUTES_WORTH = 10**12
 TOKENS = 1 << 20
 HOTTEST = 100.0

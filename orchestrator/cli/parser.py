@@ -100,6 +100,7 @@ def _runs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     flags.as_json(status)
     _logs(verbs)
+    _profile(verbs)
     resume = verbs.add_parser("resume", help="go on with a run that did not succeed")
     resume.add_argument("run", metavar="RUN")
     resume.add_argument(
@@ -147,6 +148,23 @@ def _logs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     logs.add_argument("--tail", type=lines, metavar="N", help="begin with the last N lines")
     logs.add_argument(
         "--since", type=arguments.duration, metavar="10m", help="of the last 10 minutes alone"
+    )
+
+
+def _profile(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    profile = verbs.add_parser("profile", help="show what a stage does while it runs")
+    profile.add_argument("run", metavar="RUN")
+    profile.add_argument("stage", metavar="STAGE")
+    ranks = arguments.whole("ranks", arguments.ROWS, 0)
+    profile.add_argument(
+        "--rank", type=ranks, default=0, metavar="N", help="worker N; 0 by default"
+    )
+    seconds = arguments.number("seconds", arguments.RECORDED, zero=False)
+    profile.add_argument(
+        "--seconds", type=seconds, metavar="S", help="record for S seconds where time goes"
+    )
+    profile.add_argument(
+        "--output", metavar="FILE", help="of a recording: .svg, .json (speedscope.app), .txt"
     )
 
 

@@ -16,6 +16,7 @@ from orchestrator.service.cancelling import cancel
 from orchestrator.service.launching import PlannedLaunch
 from orchestrator.service.logs import Wanted, logs
 from orchestrator.service.planning import detachable
+from orchestrator.service.profiling import profile
 from orchestrator.service.status import RunStatus, status
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -93,6 +94,15 @@ class LiveRun(Shown):
         """
         wanted = Wanted(stage=stage, rank=rank, attempt=attempt, tail=tail)
         return logs(self.name, wanted).lines(follow=follow)
+
+    def profile(self, stage: str, *, rank: int = 0) -> str:
+        """Return the stacks of all threads of a worker of a stage that runs.
+
+        Raises:
+            NotFoundError: There is no such stage or rank.
+            ClusterError: The stage does not run, or the worker can't be looked at.
+        """
+        return profile(self.name, stage, rank=rank).decode(errors="replace")
 
     def cancel(self) -> Self:
         """End it, and return it."""

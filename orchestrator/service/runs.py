@@ -10,7 +10,7 @@ from orchestrator.controller.lease import LeaseState
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.nearest import choices
 from orchestrator.core.runs.fold import apply, fold
-from orchestrator.core.runs.run import Run, RunHeader
+from orchestrator.core.runs.run import Run, RunHeader, StageRun
 from orchestrator.core.runs.states import StageState
 from orchestrator.core.spec.policy import Gate
 from orchestrator.messages import Lease
@@ -32,6 +32,18 @@ def find(run: str) -> Run:
 def load(store: EventLog, header: RunHeader) -> Run:
     """Return the run of `header` as the store has it."""
     return fold(header, ((item.at, item.event) for item in store.events(header.run)))
+
+
+def stage(run: Run, name: str) -> StageRun:
+    """Return the stage of that name.
+
+    Raises:
+        NotFoundError: The run has none.
+    """
+    if name not in run.stages:
+        what = f"run {run.header.run!r} has no stage {name!r}"
+        raise NotFoundError(f"{what}; stages: {', '.join(run.stages)}")
+    return run.stages[name]
 
 
 def caught_up(store: EventLog, run: Run) -> Run:

@@ -296,6 +296,26 @@ def node_identities(
         connected.close()
 
 
+def stacks(
+    settings: Settings, home: Path, key: str, rank: int, *, seconds: float, form: str
+) -> bytes:
+    """Return what worker `rank` of attempt `key` does now, or what it was in over some `seconds`.
+
+    Raises:
+        ClusterError: No cluster is up, it has no such worker, or that can't be looked at.
+    """
+    address = find_cluster(settings, home)
+    if not address:
+        raise ClusterError("no cluster is up; stacks are those of workers on a Ray cluster")
+    from orchestrator.adapters.raycluster.cluster import RayCluster
+
+    connected = RayCluster(address, run_worker)
+    try:
+        return connected.stacks(key, rank, seconds=seconds, form=form)
+    finally:
+        connected.close()
+
+
 def views(settings: TrackingSettings, home: Path) -> Mapping[str, str]:
     """Have MLflow up, and return the addresses of the ready-made views by name.
 

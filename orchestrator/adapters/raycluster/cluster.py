@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
-from orchestrator.adapters.raycluster import access, ending, faults, nodes, process
+from orchestrator.adapters.raycluster import access, ending, faults, nodes, process, stacks
 from orchestrator.adapters.raycluster.gang import Gang
 from orchestrator.adapters.raycluster.head import PATIENCE, Head
 from orchestrator.adapters.raycluster.member import Remote
@@ -143,6 +143,14 @@ class RayCluster:
             ClusterError: The cluster can't be reached.
         """
         return reports(wanted, self._live(), checks)
+
+    def stacks(self, key: str, rank: int, *, seconds: float = 0.0, form: str = "") -> bytes:
+        """Return what worker `rank` of attempt `key` does, whoever started it (`stacks.py`).
+
+        Raises:
+            ClusterError: There is no such worker any more, or it can't be looked at.
+        """
+        return stacks.stacks(key, rank, seconds=seconds, form=form)
 
     def _live(self) -> Sequence[Node]:
         try:
