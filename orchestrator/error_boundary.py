@@ -3,8 +3,6 @@
 Two kinds of callers use it. What *tells* (log lines, metric points, the terminal, the tracker) is
 called by `BestEffort`: an error is counted, said once, and the run goes on. What *acts* on behalf
 of a run (the database, the pools) is called by `outcome`, and the caller decides what follows.
-
-This is the one place beside the code around user code that catches every exception.
 """
 
 from __future__ import annotations

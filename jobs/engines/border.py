@@ -1,4 +1,4 @@
-"""The border to devices, and to the foreign code that runs for one request: the only broad except.
+"""The border to devices, and to the foreign code that runs for one request.
 
 Whatever they raise becomes a value, so that it can end the answers that it belongs to, and no
 other, and the thread that makes all of them goes on.

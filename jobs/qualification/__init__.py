@@ -7,6 +7,7 @@
     report.py         what all workers found, as a table, as JSON, as metrics
     devices.py        the chips that are there, their bandwidth
     memory.py         the memory that they have, and keep
+    maker.py          the diagnostic of the chip's maker
     memory_errors.py  what errors of memory the chips have counted meanwhile
     products.py       matrix products, element by element, and their rate
     exact.py          whole numbers whose products are exact
@@ -17,6 +18,8 @@
     coverage.py       how each is tried where it comes up
     absolute_error.py how far results are from the right ones, infinite ones too
     ties.py           operators that give places of values
+    fused.py          operators that do several things at once (`fused_table.py`), against theirs
+    composites.py     what those are made of
     attention.py      the kernels of attention against what it is made of
     rounded.py        arithmetic as accelerators may have it, done by the host
     logits.py         what the model says, against the host

@@ -1,4 +1,4 @@
-"""The system's clock: the only place that reads the time or waits."""
+"""The system's clock: by it the control plane reads the time, and waits."""
 
 from __future__ import annotations
 

@@ -12,7 +12,9 @@
     backend.py          its module, `torch.npu`
     gaps.py             the operators that it lacks
     host.py             sees the operators of a plain CPU device
+    streams.py          its streams and events
     groups.py           its backend for collectives
+    reductions.py       what makers say of number types that those do not reduce
 
 The arithmetic is the CPU's, and so is the speed: no figure is the chip's. torch is imported only
 by what needs it.

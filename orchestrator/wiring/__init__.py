@@ -1,4 +1,4 @@
-"""The composition root: the only place that chooses adapters or reads the environment.
+"""The composition root: alone it chooses adapters, and reads settings from the environment.
 
 `config_source.py` has configs composed and planned, `adapters.py` makes what a run works with,
 `code.py` has its code travel, `serving_adapters.py`

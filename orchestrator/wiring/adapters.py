@@ -1,4 +1,4 @@
-"""The adapters of a run: config and plan, stores, cluster, serving, tracker, worker."""
+"""The adapters of a run: database, gates, cluster, tracker, worker."""
 
 from __future__ import annotations
 

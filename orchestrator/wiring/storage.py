@@ -146,7 +146,7 @@ def prove_storage(
         ArtifactError: This host can't write it.
     """
     from orchestrator.adapters.clock import SystemClock
-    from orchestrator.adapters.raycluster import questions
+    from orchestrator.adapters.raycluster import host_questions
 
     uri, name, text = storage_uri(settings, home), f"{_MARKS}/{run}", secrets.token_hex(8)
     store = artifact_store(uri, SystemClock(), settings.attempts.storage)
@@ -159,7 +159,7 @@ def prove_storage(
         return partial(unread, uri, name, text, values, settings.storage.proof)
 
     try:
-        answers = questions.ask(pools, question, seconds, seconds, drained)
+        answers = host_questions.ask(pools, question, seconds, seconds, drained)
     finally:
         store.remove(name)
     unable = next((answer for answer in answers if answer.text), None)

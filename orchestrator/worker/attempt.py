@@ -1,8 +1,7 @@
 """What runs in each worker of an attempt: imports the job, calls it, tells how it ended.
 
 The job runs in a thread of its own; what it says leaves as a stream of messages, in batches.
-Whatever the job does, raise `SystemExit` included, becomes one value: here, and nowhere else in
-the product, everything is caught.
+Whatever the job does, raise `SystemExit` included, becomes one value.
 """
 
 from __future__ import annotations

@@ -30,6 +30,8 @@ GATE = (
     "+pipeline.stages.parity.inputs={reference: reference, model: export}",
     "+pipeline.stages.serve.after=[parity]",
 )
+# Dealt out to its two workers: what they train in parts is compared, and served, as a whole.
+SHARDED = "+pipeline.stages.pretrain.params.parallel={shard: 2}"
 STAGES = {"data", "pretrain", "evaluate", "export", "reference", "parity", "serve"}
 DASHBOARD = (
     "/api/v0/actors?detail=1&limit=1000",
@@ -43,7 +45,7 @@ def launched(workplace: Any) -> Any:
     """A finished launch of the smoke pipeline with a gate, whose endpoint is up."""
     workplace.environment[SECRET] = f"xyzzy-{secrets.token_hex(16)}"
     given = [f"+pipeline.stages.{s}.secrets={{{SECRET}: {SECRET}}}" for s in ("pretrain", "serve")]
-    words = ("launch", "pipeline=smoke", f"gateway.port={PORT}", *given, *GATE)
+    words = ("launch", "pipeline=smoke", f"gateway.port={PORT}", SHARDED, *given, *GATE)
     done = workplace.run(*words, seconds=390)
     assert done.returncode == 0, done.stdout + done.stderr
     return workplace

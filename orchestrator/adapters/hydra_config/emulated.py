@@ -1,4 +1,4 @@
-"""What is wrong with how a pool is emulated. Works on plain data, as `checks` does."""
+"""What is wrong with how a pool is emulated. Works on plain data, as `document_checks` does."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
-from orchestrator.adapters.raycluster import access, ending, faults, nodes, process, stacks
+from orchestrator.adapters.raycluster import access, ending, nodes, process, ray_errors, stacks
 from orchestrator.adapters.raycluster.gang import Gang
 from orchestrator.adapters.raycluster.head import PATIENCE, Head
 from orchestrator.adapters.raycluster.member import Remote
@@ -155,7 +155,7 @@ class RayCluster:
     def _live(self) -> Sequence[Node]:
         try:
             return self._nodes.live()
-        except faults.ERRORS as error:
+        except ray_errors.ERRORS as error:
             raise ClusterError(f"the Ray cluster can't be asked for its nodes: {error}") from error
 
     def close(self) -> None:
@@ -174,7 +174,7 @@ class RayCluster:
         """End what was cancelled, also while the head was away."""
         while self._ending:
             end = self._ending.pop()
-            with suppress(*faults.ERRORS):
+            with suppress(*ray_errors.ERRORS):
                 end()
 
     def _end(self, attempt: _RayAttempt) -> None:
@@ -264,7 +264,7 @@ class _RayAttempt:
                 self._send(ready.adopt(self._request), ready.actors)
         except HeadSilentError:  # there is a place when it is back
             self.opened = False
-        except faults.ERRORS as error:
+        except ray_errors.ERRORS as error:
             self._error = error
 
     def _send(self, place: Placement, actors: Sequence[Remote] = ()) -> None:
@@ -325,7 +325,7 @@ class _RayAttempt:
             return self._wait(self._place) if self.waits and not messages else messages
         except HeadSilentError:  # what is told of the place is told when it is back
             return ()
-        except faults.ERRORS as error:
+        except ray_errors.ERRORS as error:
             return (self._broken(error),)
 
     def put_back(self, messages: Sequence[Message]) -> None:
@@ -351,4 +351,4 @@ class _RayAttempt:
         return news
 
     def _broken(self, error: Exception) -> Failed:
-        return Failed(faults.failure(error, self._request, rank=0, node=None))
+        return Failed(ray_errors.failure(error, self._request, rank=0, node=None))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from orchestrator.adapters.raycluster import faults
+from orchestrator.adapters.raycluster import ray_errors
 
 TICK_SECONDS = 0.1
 
@@ -55,11 +55,11 @@ def end(
 ) -> None:
     """Ask the workers of `attempt` to end, and kill those that don't in time."""
     try:
-        with suppress(*faults.ERRORS):
+        with suppress(*ray_errors.ERRORS):
             until = now() + attempt.kill_after
             if attempt.kill_after and attempt.ask_to_end():
                 while not attempt.all_left() and now() < until:
                     sleep(TICK_SECONDS)
     finally:
-        with suppress(*faults.ERRORS):
+        with suppress(*ray_errors.ERRORS):
             attempt.end()

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import ray
 
-from orchestrator.adapters.raycluster import faults, process
+from orchestrator.adapters.raycluster import process, ray_errors
 from orchestrator.adapters.raycluster.clock_offsets import ClockOffsets
 from orchestrator.adapters.raycluster.member import Remote, muster, run_task, sealed
 from orchestrator.adapters.raycluster.placement import Placement
@@ -163,7 +163,7 @@ class Gang:
         for number, answer in enumerate(self._mustered):
             try:
                 places += [ray.get(answer)] if answer in ready else []
-            except faults.ERRORS as error:
+            except ray_errors.ERRORS as error:
                 self._mustered = []
                 (failure,) = self._lost({number: error}).values()
                 self._report(number, failure, None, now)
@@ -223,7 +223,7 @@ class Gang:
             yield from ray.get(next(self._streams[rank]))
         except StopIteration:
             del self._streams[rank]
-        except faults.ERRORS as error:
+        except ray_errors.ERRORS as error:
             del self._streams[rank]
             if rank not in self._succeeded:
                 self._broken[rank] = error
@@ -252,7 +252,7 @@ class Gang:
             died, self._died = self._died, {}
             for rank, failure in died.items():
                 own = [line for line in self._lines[rank] if not of_the_node(line)]
-                self._report(rank, faults.ended(failure, own), None, now)
+                self._report(rank, ray_errors.ended(failure, own), None, now)
 
     def _heard(self, rank: int, message: Message | WorkerProcess, now: float) -> Iterator[Message]:
         """Keep outcomes until all is known, and the placement until all are placed."""
@@ -283,7 +283,7 @@ class Gang:
             self._lines[rank].append(message.text)
 
     def _report(self, rank: int, failure: Failure, at: float | None, now: float) -> None:
-        located = faults.located(failure, self._name(rank), rank, self._steps.get(rank))
+        located = ray_errors.located(failure, self._name(rank), rank, self._steps.get(rank))
         located = replace(located, pool=located.pool or self._request.pool.name)
         self._failure_report.report(rank, located, at=at, now=now)
 
@@ -297,9 +297,9 @@ class Gang:
         silent = dict(self._silence.of(speaking, now, hurry=hurry))
         standing = self._standing(silent)
         for rank, seconds in silent.items():
-            failure = faults.silent(self._request, rank, self._name(rank), seconds)
+            failure = ray_errors.silent(self._request, rank, self._name(rank), seconds)
             gone = self._node(rank) not in standing
-            self._report(rank, faults.with_node(failure) if gone else failure, 0.0, now)
+            self._report(rank, ray_errors.with_node(failure) if gone else failure, 0.0, now)
 
     def _notice_dead_nodes(self, now: float) -> None:
         """Report workers of nodes that are dead to Ray; a stopped raylet leaves them at work."""
@@ -314,8 +314,8 @@ class Gang:
                 and rank not in self._failure_report.failed
             ):
                 gone = ConnectionError("Ray counts it as dead")
-                failure = faults.failure(gone, self._request, rank=rank, node=self._name(rank))
-                self._report(rank, faults.with_node(failure), None, now)
+                failure = ray_errors.failure(gone, self._request, rank=rank, node=self._name(rank))
+                self._report(rank, ray_errors.with_node(failure), None, now)
 
     # --- outcome -------------------------------------------------------------------------------
 
@@ -330,7 +330,7 @@ class Gang:
             return None
         without = next((r for r in self._ranks() if r not in self._succeeded), None)
         if without is not None:
-            return Failed(faults.without_outcome(self._request, without, self._name(without)))
+            return Failed(ray_errors.without_outcome(self._request, without, self._name(without)))
         return self._succeeded[0]
 
     def _lost(self, errors: Mapping[int, Exception]) -> dict[int, Failure]:
@@ -341,13 +341,13 @@ class Gang:
             if known:  # it may have died before that was heard
                 self._processes[rank] = known
             name = self._name(rank)
-            failures[rank] = faults.failure(error, self._request, rank=rank, node=name)
+            failures[rank] = ray_errors.failure(error, self._request, rank=rank, node=name)
         lost = [rank for rank in failures if failures[rank].kind is FailureKind.WORKER_LOST]
         standing = self._standing(lost)
         gone = {rank for rank in lost if self._node(rank) not in standing}
         gone |= {rank for rank in failures if failures[rank].kind is FailureKind.NODE_LOST}
         for rank in gone & self._processes.keys():
-            failures[rank] = faults.with_node(failures[rank])
+            failures[rank] = ray_errors.with_node(failures[rank])
         return failures
 
     def _standing(self, ranks: Collection[int]) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import ray
 from ray import cloudpickle
 
-from orchestrator.adapters.raycluster import exit_codes, last_words, process, visible
+from orchestrator.adapters.raycluster import exit_codes, last_words, process, this_worker
 from orchestrator.adapters.raycluster.placement import Placement
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.adapters.raycluster.ranking import WorkerPlace
@@ -36,7 +36,7 @@ def sealed(does: Worker | Warm, request: AttemptRequest) -> Sealed:
 
 def _opened(parcel: Sealed) -> Any:  # noqa: ANN401 - what was sealed
     return software.opened(
-        parcel, lambda: cluster_tables.names().get(visible.node(), visible.node())
+        parcel, lambda: cluster_tables.names().get(this_worker.node(), this_worker.node())
     )
 
 
@@ -48,10 +48,10 @@ def run_task(
     try:
         worker, request = _opened(parcel)
     except SoftwareError as error:
-        yield process.here(visible.node(), software.running()), Failed(of_versions(str(error)))
+        yield process.here(this_worker.node(), software.running()), Failed(of_versions(str(error)))
         return
     try:
-        node = visible.prepare(request)
+        node = this_worker.prepare(request)
     except ClusterError as error:
         pool = request.pool.name
         yield (Failed(Failure(kind=FailureKind.SOFTWARE, evidence=str(error), pool=pool)),)
@@ -85,11 +85,11 @@ def run_task(
     except (KeyboardInterrupt, GeneratorExit):  # so Ray asks a task, and an actor that speaks
         asked = True
     if asked:
-        visible.end()
+        this_worker.end()
     if any(
         isinstance(message, Failed) and message.failure.kind in _MAY_RUN_ON for message in last
     ):
-        visible.end_with_its_threads()
+        this_worker.end_with_its_threads()
 
 
 def _asked_to_end() -> bool:
@@ -103,7 +103,7 @@ class Member:
     def warm(self, parcel: Sealed) -> None:
         """Import what an attempt like the sealed request needs."""
         warm, request = _opened(parcel)
-        visible.prepare(request)
+        this_worker.prepare(request)
         with rank_environment.applied({**request.env, **request.secrets}):
             warm(request)
 
@@ -115,12 +115,12 @@ class Member:
         try:
             _, request = _opened(parcel)
         except SoftwareError as error:
-            return WorkerPlace(visible.node(), unfit=str(error))
-        return visible.place(request)
+            return WorkerPlace(this_worker.node(), unfit=str(error))
+        return this_worker.place(request)
 
     def address(self) -> str:
         """Return `HOST:PORT` where rank 0 listens for the others."""
-        return visible.open_address()
+        return this_worker.open_address()
 
     def run(
         self, parcel: Sealed, rank: int, rendezvous: str | None

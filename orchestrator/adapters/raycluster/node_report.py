@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.adapters.raycluster import faults
+from orchestrator.adapters.raycluster import ray_errors
 from orchestrator.adapters.raycluster.nodes import of_pool
 from orchestrator.adapters.rayqueries.cluster_tables import Node
 from orchestrator.core.spec.hardware import Pool
@@ -132,7 +132,7 @@ def reports(
         return _reported(list(zip(live, actors, strict=True)), pool_of, checks, now)
     finally:
         for actor in actors:
-            with suppress(*faults.ERRORS):
+            with suppress(*ray_errors.ERRORS):
                 ray.kill(actor)
 
 
@@ -197,7 +197,7 @@ def _answers(questions: Mapping[str, Any], now: Callable[[], float]) -> dict[str
         for question in ready:
             try:
                 answer = _NodeAnswer(ray.get(question), at)
-            except faults.ERRORS as error:  # its orchestrator lacks what is asked, or hangs
+            except ray_errors.ERRORS as error:  # its orchestrator lacks what is asked, or hangs
                 answer = _NodeAnswer(why=reason(error))
             answers[node_of[question]] = answer
     return answers

@@ -21,7 +21,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.adapters.raycluster import exit_codes, faults, last_words, process
+from orchestrator.adapters.raycluster import exit_codes, last_words, process, ray_errors
 from orchestrator.adapters.raycluster.cgroup import oom_kills
 from orchestrator.adapters.raycluster.process import WorkerProcess
 from orchestrator.core.settings import PATIENT
@@ -92,7 +92,7 @@ class PostMortem:
             return
         self._seen.add(rank)
         self._until = self._now() + self._seconds if self._until is None else self._until
-        with suppress(*faults.ERRORS):
+        with suppress(*ray_errors.ERRORS):
             self._refs[rank] = process.on(worker.node, remains).remote(worker)
 
     def arrived(self) -> Iterator[tuple[int, Remains]]:
@@ -103,7 +103,7 @@ class PostMortem:
             if ref not in ready:
                 continue
             del self._refs[rank]
-            with suppress(*faults.ERRORS):
+            with suppress(*ray_errors.ERRORS):
                 yield rank, ray.get(ref)
 
 

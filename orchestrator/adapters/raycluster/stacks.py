@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import ray
 
-from orchestrator.adapters.raycluster import faults, process
+from orchestrator.adapters.raycluster import process, ray_errors
 from orchestrator.core.errors import ClusterError
 from orchestrator.error_boundary import reason
 
@@ -35,7 +35,7 @@ def stacks(key: str, rank: int, *, seconds: float = 0.0, form: str = "") -> byte
     answer = process.on(worker.node, spied).remote(worker.pid, worker.birth, how)
     try:
         output, problem = ray.get(answer, timeout=seconds + SECONDS_TO_ANSWER)
-    except faults.ERRORS as error:
+    except ray_errors.ERRORS as error:
         raise ClusterError(f"worker {rank} of attempt {key!r}: {reason(error)}") from error
     finally:
         ray.cancel(answer, force=True)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import ray
 
-from orchestrator.adapters.raycluster import faults
+from orchestrator.adapters.raycluster import ray_errors
 from orchestrator.adapters.raycluster.member import muster, sealed
 from orchestrator.adapters.raycluster.nodes import ClusterNodes
 from orchestrator.adapters.raycluster.placement import Placement, free_room
@@ -62,7 +62,7 @@ class StandbyGang:
                 return True  # still importing, which is sooner done than begun
             pings = [actor.ping.remote() for actor in self.actors]
             ray.get(pings, timeout=_PING_SECONDS)
-        except faults.ERRORS:
+        except ray_errors.ERRORS:
             return False
         return True
 
@@ -114,7 +114,7 @@ class StandbyGangs:
             try:
                 if free_room(request, self._nodes) >= request.needs.workers:
                     self._gangs[key] = StandbyGang(self._warm, request, self._nodes)
-            except faults.ERRORS:
+            except ray_errors.ERRORS:
                 return  # it was only a help
 
     def take(self, request: AttemptRequest) -> StandbyGang | None:

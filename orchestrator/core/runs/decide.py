@@ -53,7 +53,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Expire:
-    """End an attempt that is over a limit; it failed for that reason."""
+    """End an attempt, over a limit or without its controller; it failed for that reason."""
 
     stage: str
     number: int

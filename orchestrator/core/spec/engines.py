@@ -261,7 +261,7 @@ def option_name(name: str) -> str:
 def split_of(spec: EngineSpec, options: Mapping[str, Json], devices: int) -> Split:
     """Return how a replica is spread: over its chips by tensors, unless options say otherwise.
 
-    `options` are all that the engine gets, as `EngineSpec.given` has them.
+    `options` are all that the engine gets, as `EngineSpec.all_options` has them.
 
     Raises:
         ValueError: They say what can't be, or do not make use of each chip.

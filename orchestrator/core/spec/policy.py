@@ -1,6 +1,6 @@
 """What a stage does about trouble: when it waits, watches, tries again, and how it goes on.
 
-Values alone; `decide.py` reads them. Times are in seconds.
+Values alone; `core/runs/`, `worker/` and `endpoints/` read them. Times are in seconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What may be asked: requests of the OpenAI API with vLLM's fields, and their bounds.
 
 Types are strict: no number is read from a string, though 5.0 is a whole number. Which fields there
-are stands in `fields`; here is what those that are done look like.
+are stands in `request_fields`; here is what those that are done look like.
 """
 
 from __future__ import annotations

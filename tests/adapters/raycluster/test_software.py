@@ -13,7 +13,7 @@ import pytest
 from ray.exceptions import RayTaskError
 
 import orchestrator
-from orchestrator.adapters.raycluster import faults
+from orchestrator.adapters.raycluster import ray_errors
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.adapters.raycluster.gang import Gang
 from orchestrator.adapters.raycluster.ranking import WorkerPlace
@@ -87,7 +87,7 @@ def test_a_node_without_what_is_to_be_called_there_is_told(
 def test_a_node_whose_orchestrator_takes_other_arguments_is_told() -> None:
     raised = TypeError("run_task() missing 1 required positional argument: 'rendezvous'")
     error = RayTaskError("run_task", "ray::run_task() (pid=7, ip=10.1.0.3)\nTraceback", raised)
-    failure = faults.failure(error, request("succeed", "s"), rank=0, node=None)
+    failure = ray_errors.failure(error, request("succeed", "s"), rank=0, node=None)
     assert failure.kind is FailureKind.SET_UP
     assert failure.evidence.startswith("node at '10.1.0.3' has not the orchestrator")
 

@@ -9,7 +9,7 @@ import pytest
 import ray.exceptions
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
 
-from orchestrator.adapters.raycluster import faults
+from orchestrator.adapters.raycluster import ray_errors
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from tests.build import documented
 from tests.clusters import request
@@ -23,15 +23,17 @@ EVERY = [
 
 @pytest.mark.parametrize("error", EVERY, ids=lambda error: error.__name__)
 def test_every_exception_of_ray_is_translated(error: type[Exception]) -> None:
-    assert any(base in faults.KINDS for base in error.__mro__)
+    assert any(base in ray_errors.KINDS for base in error.__mro__)
 
 
 def test_nothing_is_translated_that_ray_does_not_raise() -> None:
-    assert set(faults.KINDS) <= {*EVERY, ConnectionError}
+    assert set(ray_errors.KINDS) <= {*EVERY, ConnectionError}
 
 
 def test_a_lost_worker_is_told_with_pool_node_and_rank() -> None:
-    found = faults.failure(WorkerCrashedError(), request("succeed", "s"), rank=3, node="nvidia-0")
+    found = ray_errors.failure(
+        WorkerCrashedError(), request("succeed", "s"), rank=3, node="nvidia-0"
+    )
 
     assert (found.kind, found.pool, found.node, found.rank) == (
         *(FailureKind.WORKER_LOST, "nvidia", "nvidia-0", 3),
@@ -41,7 +43,7 @@ def test_a_lost_worker_is_told_with_pool_node_and_rank() -> None:
 
 def test_what_a_worker_raised_past_the_protocol_is_shown_by_its_own_name() -> None:
     error = RayTaskError("f", "\x1b[36mray::f()\x1b[39m\nTraceback", ZeroDivisionError("by zero"))
-    found = faults.failure(error, request("succeed", "s"), rank=0, node=None)
+    found = ray_errors.failure(error, request("succeed", "s"), rank=0, node=None)
 
     assert (found.kind, found.evidence) == (FailureKind.UNKNOWN, "ZeroDivisionError: by zero")
     assert not found.certain
@@ -51,7 +53,7 @@ def test_what_a_worker_raised_past_the_protocol_is_shown_by_its_own_name() -> No
 def test_what_a_worker_raised_is_never_taken_for_ray_s_own() -> None:
     error = RayTaskError("f", "Traceback", ConnectionError("a database of the user's"))
 
-    assert faults.kind_of(type(error.as_instanceof_cause())) is FailureKind.UNKNOWN
+    assert ray_errors.kind_of(type(error.as_instanceof_cause())) is FailureKind.UNKNOWN
 
 
 def test_what_a_worker_lacked_is_read_from_what_it_raised() -> None:
@@ -59,7 +61,7 @@ def test_what_a_worker_lacked_is_read_from_what_it_raised() -> None:
     error = RayTaskError("f", "Traceback", missing)
     asked = replace(request("succeed", "s"), signatures=documented())
 
-    assert faults.failure(error, asked, rank=0, node=None).kind is FailureKind.SET_UP
+    assert ray_errors.failure(error, asked, rank=0, node=None).kind is FailureKind.SET_UP
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_what_a_worker_lacked_is_read_from_what_it_raised() -> None:
 def test_a_full_host_and_a_wrong_set_up_have_kinds_of_their_own(
     error: type[Exception], kind: FailureKind
 ) -> None:
-    assert faults.kind_of(error) is kind
+    assert ray_errors.kind_of(error) is kind
 
 
 @pytest.mark.parametrize(
@@ -101,8 +103,8 @@ def test_how_a_process_ended_is_read_from_what_ray_knows_and_not_from_what_it_gu
         def __str__(self) -> str:
             return f"Worker exit type: SYSTEM_ERROR Worker exit detail: {detail}"
 
-    lost = faults.failure(DiedError(), request("succeed", "s"), rank=0, node=None)
-    found = faults.ended(lost)
+    lost = ray_errors.failure(DiedError(), request("succeed", "s"), rank=0, node=None)
+    found = ray_errors.ended(lost)
     assert lost.kind is FailureKind.WORKER_LOST
     assert (found.kind, found.sign) == (kind, sign)
 
@@ -152,8 +154,8 @@ def test_the_evidence_of_a_death_is_how_it_ended_and_the_last_line(
                 f"Worker exit type: SYSTEM_ERROR Worker exit detail: {detail}" if detail else "x"
             )
 
-    lost = faults.failure(DiedError(), request("succeed", "s"), rank=0, node="ascend-0")
-    found = faults.ended(lost, lines)
+    lost = ray_errors.failure(DiedError(), request("succeed", "s"), rank=0, node="ascend-0")
+    found = ray_errors.ended(lost, lines)
     assert found.evidence == f"worker 0 on ascend-0 {end}"
     assert found.detail == lost.detail
 
@@ -163,17 +165,17 @@ def test_a_worker_that_ray_killed_for_the_memory_of_its_node_is_told_so() -> Non
         def __str__(self) -> str:
             return "Worker exit type: NODE_OUT_OF_MEMORY Worker exit detail: killed"
 
-    lost = faults.failure(DiedError(), request("succeed", "s"), rank=0, node=None)
-    found = faults.ended(lost)
+    lost = ray_errors.failure(DiedError(), request("succeed", "s"), rank=0, node=None)
+    found = ray_errors.ended(lost)
     assert (found.kind, found.certain) == (FailureKind.HOST_MEMORY, True)
 
 
 def test_a_cancelled_task_is_cancelled() -> None:
-    assert faults.kind_of(TaskCancelledError) is FailureKind.CANCELLED
+    assert ray_errors.kind_of(TaskCancelledError) is FailureKind.CANCELLED
 
 
 def test_a_lost_node_is_named() -> None:
     lost = Failure(kind=FailureKind.WORKER_LOST, evidence="it died", node="ascend-0")
 
-    assert faults.with_node(lost).kind is FailureKind.NODE_LOST
-    assert faults.with_node(lost).evidence == "node 'ascend-0' is gone (it died)"
+    assert ray_errors.with_node(lost).kind is FailureKind.NODE_LOST
+    assert ray_errors.with_node(lost).evidence == "node 'ascend-0' is gone (it died)"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import wiring
-from orchestrator.adapters.raycluster import access, managed_ray, questions
-from orchestrator.adapters.raycluster.questions import HostAnswer
+from orchestrator.adapters.raycluster import access, host_questions, managed_ray
+from orchestrator.adapters.raycluster.host_questions import HostAnswer
 from orchestrator.core.errors import StorageSetUpError
 from orchestrator.core.settings import StorageSettings
 from orchestrator.core.spec.hardware import Pool
@@ -39,10 +39,10 @@ def says(text: str) -> Callable[[Pool], Callable[[], str]]:
 
 
 def test_each_node_of_each_pool_answers_but_those_that_are_not_to_be_asked() -> None:
-    answers = questions.ask(POOLS_NOW, says("here"), 60.0, 60.0)
+    answers = host_questions.ask(POOLS_NOW, says("here"), 60.0, 60.0)
     assert answers == [HostAnswer(name, node, f"here in {name}") for name, node in NODES]
     but = {"nvidia": ["nvidia-0"], "ascend": ["nvidia-1"]}
-    answers = questions.ask(POOLS_NOW, says("here"), 60.0, 60.0, but)
+    answers = host_questions.ask(POOLS_NOW, says("here"), 60.0, 60.0, but)
     assert [(answer.pool, answer.node) for answer in answers] == NODES[1:]
 
 
@@ -61,9 +61,11 @@ def test_all_nodes_that_cannot_read_the_storage_are_named(tmp_path: Path) -> Non
 def test_silence_is_an_answer_of_those_that_have_begun_alone(tmp_path: Path) -> None:
     asked = {"nvidia": TWO}, lambda _: partial(_never, tmp_path), 0.1
     silent = "it has not answered within 0 s"
-    answers = questions.ask(*asked, to_begin=60.0)
+    answers = host_questions.ask(*asked, to_begin=60.0)
     assert answers == [HostAnswer(name, node, silent) for name, node in NODES[:2]]
-    assert questions.ask(*asked, to_begin=0.0) == [], "a node that is busy says nothing by that"
+    assert host_questions.ask(*asked, to_begin=0.0) == [], (
+        "a node that is busy says nothing by that"
+    )
     (tmp_path / "end").touch()
 
 

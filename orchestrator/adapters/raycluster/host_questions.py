@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.adapters.raycluster import faults, nodes, process
+from orchestrator.adapters.raycluster import nodes, process, ray_errors
 from orchestrator.adapters.rayqueries import cluster_tables
 from orchestrator.adapters.rayqueries.cluster_tables import Node
 from orchestrator.core.spec.hardware import Pool
@@ -54,7 +54,7 @@ def ask(
     answers: list[HostAnswer] = []
     for name, node, stream in asked:
         if stream in answered:
-            with suppress(StopIteration, *faults.ERRORS):
+            with suppress(StopIteration, *ray_errors.ERRORS):
                 answers.append(HostAnswer(name, node.name, ray.get(next(stream))))
         elif stream in begun:
             answers.append(
