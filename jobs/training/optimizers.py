@@ -62,15 +62,16 @@ def optimizer_of(config: Mapping[str, object] | None, **defaults: float) -> Opti
 def optimizer_for(
     model: nn.Module, config: OptimizerConfig, *, rate: float, device: torch.device
 ) -> torch.optim.Optimizer:
-    """Make the optimizer of a model's weights; matrices decay, vectors don't.
+    """Make the optimizer of the weights that gradients move; matrices decay, vectors don't.
 
     Raises:
         ValueError: Muon can't move the model.
     """
     if config.kind == "muon":
         return MuonWithAdamW(model, config, rate=rate, device=device)
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    trained = _trained(model)
+    matrices = [parameter for parameter in trained if parameter.ndim > 1]
+    vectors = [parameter for parameter in trained if parameter.ndim <= 1]
     return _adamw(_groups(matrices, vectors, config), config, rate=rate, device=device)
 
 
@@ -91,8 +92,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         """Share out the parameters of `model`."""
         outside = set(_embeddings_and_head(model))
         outside |= {p for name, p in model.named_parameters() if name.endswith(_STACKED_VECTORS)}
-        inside = [p for p in model.parameters() if p.ndim == _MATRIX and p not in outside]
-        others = [p for p in model.parameters() if p.ndim != _MATRIX or p in outside]
+        trained = _trained(model)
+        inside = [p for p in trained if p.ndim == _MATRIX and p not in outside]
+        others = [p for p in trained if p.ndim != _MATRIX or p in outside]
         if not inside:
             raise ValueError("optimizer.kind='muon': the model has no matrix in its layers")
         if any(isinstance(weight, DTensor) for weight in inside):
@@ -120,6 +122,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
             optimizer.param_groups = groups
             optimizer.state = self.state
             optimizer.step()
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def _embeddings_and_head(model: Any) -> Iterator[nn.Parameter]:  # noqa: ANN401 - as above

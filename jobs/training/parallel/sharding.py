@@ -2,13 +2,15 @@
 
 Each layer is a unit: its weights are gathered for its forward and its backward pass, and given
 back; its gradients are reduced to who holds the weights. What stands outside of the layers, the
-embedding and the head, is one more unit, which stays gathered from forward to backward. It works
-over gloo on a CPU as it is.
+embedding and the head, is one more unit, which stays gathered from forward to backward. What no
+gradient moves, as the biases by which experts are chosen, stays with every worker, in float32. It
+works over gloo on a CPU as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,9 +54,11 @@ def shard(loss: nn.Module, mesh: DeviceMesh, *, bf16: bool) -> None:
         return Shard(dealt_along(weight.shape, size, packed))
 
     policy = narrow if bf16 else MixedPrecisionPolicy()
+    kept = {weight for weight in loss.parameters() if not weight.requires_grad}
+    deal = partial(fully_shard, mesh=whole, shard_placement_fn=place, ignored_params=kept)
     for _, layer in layers(loss):
-        fully_shard(layer, mesh=whole, mp_policy=policy, shard_placement_fn=place)
-    fully_shard(loss, mesh=whole, shard_placement_fn=place)
+        deal(layer, mp_policy=policy)
+    deal(loss)
 
 
 def dealt_along(shape: Sequence[int], size: int, packed: Collection[int] = ()) -> int:

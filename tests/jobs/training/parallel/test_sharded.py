@@ -44,6 +44,14 @@ DEEPSEEK = {
     "topk_group": 1,
     "v_head_dim": 16,
 }
+# Their bias of each expert is a parameter that no gradient moves.
+BIASED = {
+    "afmoe": {**SMALL_EXPERTS, "num_dense_layers": 1, "num_experts": 4, "num_experts_per_tok": 2},
+    "ernie4_5_moe": {
+        **SMALL_EXPERTS,
+        **{"moe_num_experts": 4, "moe_k": 2, "moe_layer_start_index": 1},
+    },
+}
 OTHERS: dict[str, tuple[int, dict[str, int], dict[str, Any]]] = {
     "experts": (4, {"shard": 4}, {**SHORTER, "architecture": "qwen3_moe", "model": EXPERTS}),
     "split": (4, {"shard": 2, "tensor": 2}, {**SHORTER, "checkpoint_every": 2}),
@@ -176,6 +184,30 @@ def test_split_experts_go_on_on_any_mesh(others: Path, tmp_path: Path, sums: Pat
     for number, begin in enumerate((0, 2, 4)):
         losses = _losses(others / "experts in turn", str(number))
         assert losses == pytest.approx(alone[begin : begin + len(losses)], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", BIASED)
+def test_biases_that_are_parameters_stay_with_every_worker_on_any_mesh(
+    tmp_path: Path, sums: Path, kind: str
+) -> None:
+    recipe = {"architecture": kind, "model": BIASED[kind], "router_bias_rate": 0.01}
+    recipe |= {"steps": 5, "checkpoint_every": 2}
+    ctx = LocalContext(folder=tmp_path / "alone", inputs={"data": sums})
+    pretrain(ctx, **{**SHORT, **recipe})
+    folder, mesh = tmp_path / "dealt", {"shard": 2, "tensor": 2}
+    _trained(
+        tmp_path,
+        _gang(folder, sums, "0", 2, HALVES, 3, **recipe),
+        _gang(folder, sums, "1", 4, mesh, None, **recipe),
+    )
+    alone = ctx.series("train/loss")
+    assert _losses(folder, "0") == pytest.approx(alone[:3], rel=1e-3)
+    assert _losses(folder, "1") == pytest.approx(alone[2:], rel=1e-3)
+    of_gang, expected = weights(LocalContext(folder=folder)), weights(ctx)
+    (name,) = (name for name in expected if name.endswith("bias") and "expert" in name)
+    assert of_gang[name].any()
+    # a token may go to another expert by rounding, and the bias of a step with it
+    assert (of_gang[name] - expected[name]).abs().max() <= 0.02 + 1e-6
 
 
 def test_each_rank_writes_its_own_part_and_no_part_is_written_twice(whole: Path) -> None:
