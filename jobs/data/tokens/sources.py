@@ -20,9 +20,11 @@ from typing import IO, Any
 
 import fsspec
 import pyarrow as pa
+from fsspec.compression import compr
+from fsspec.utils import infer_compression
 from pyarrow import parquet
 
-from jobs.data.tokens.stored_files import asking, is_remote
+from jobs.data.tokens.stored_files import asking, is_remote, open_stream
 from orchestrator.job import DataError
 
 RECORDS, LINES, TEXT, PARQUET, ARROW = "records", "lines", "text", "parquet", "arrow"
@@ -93,10 +95,8 @@ def documents_of(part: SourcePart, column: str) -> Iterator[Mapping[str, Any]]:
     Raises:
         DataError: What it has can't be read.
     """
-    try:
+    with _damage_named(part.path):
         yield from _tables(part, column) if part.kind in {PARQUET, ARROW} else _records(part)
-    except _DAMAGED as error:
-        raise DataError(f"{part.path} is damaged: {error}") from error
 
 
 def _records(part: SourcePart) -> Iterator[Mapping[str, Any]]:
@@ -148,12 +148,9 @@ def _cut(path: str, length: int, size: int, *, lines: bool) -> Iterator[SourcePa
 
 
 def _cut_parquet(path: str, length: int, size: int) -> Iterator[SourcePart]:
-    try:
-        with _opened(path) as stream:
-            facts = parquet.ParquetFile(stream).metadata
-            groups = [facts.row_group(n).total_byte_size for n in range(facts.num_row_groups)]
-    except _DAMAGED as error:
-        raise DataError(f"{path} is damaged: {error}") from error
+    with _damage_named(path), _opened(path) as stream:
+        facts = parquet.ParquetFile(stream).metadata
+        groups = [facts.row_group(n).total_byte_size for n in range(facts.num_row_groups)]
     begin, held = 0, 0
     for number, group in enumerate(groups, start=1):
         held += group
@@ -197,24 +194,36 @@ def _range(part: SourcePart) -> Iterator[bytes]:
 
 def _whole(path: str) -> Iterator[bytes]:
     with _opened(path) as stream:
-        while chunk := _decompressed(stream):
+        while chunk := stream.read(_CHUNK):
             yield chunk
 
 
-def _decompressed(stream: IO[bytes]) -> bytes:
+@contextmanager
+def _damage_named(path: str) -> Iterator[None]:
+    """Say of content that can't be unpacked or understood which file it is of.
+
+    Raises:
+        DataError: It can't.
+    """
     try:
-        return stream.read(_CHUNK)
+        yield
+    except _DAMAGED as error:
+        raise DataError(f"{path} is damaged: {error}") from error
     except OSError as error:
-        if error.errno is not None:  # else it is not the system: what is read is damaged
+        if error.errno is not None:  # of a disk or a store; without, of a format's own reader
             raise
-        raise EOFError(str(error)) from error
+        raise DataError(f"{path} is damaged: {error}") from error
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[IO[bytes]]:
-    packed = PurePosixPath(path).suffix == ".zst"  # which Arrow can, and fsspec by an extra alone
-    with fsspec.open(path, "rb", compression=None if packed else "infer") as stream:
-        yield pa.CompressedInputStream(stream, "zstd") if packed else stream
+    """Hand out what a file holds, unpacked; what a store gives wrongly is asked for again."""
+    packing = infer_compression(path)
+    with open_stream(path) as stream:
+        if PurePosixPath(path).suffix == ".zst":  # which Arrow can, and fsspec by an extra alone
+            yield pa.CompressedInputStream(stream, "zstd")
+        else:
+            yield compr[packing](stream, mode="rb") if packing else stream
 
 
 def _tables(part: SourcePart, column: str) -> Iterator[Mapping[str, Any]]:

@@ -7,12 +7,14 @@ only takes long is waited for (`prefetch`).
 from __future__ import annotations
 
 import errno
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 from time import monotonic
-from typing import Any, TypeAlias, TypeVar
+from typing import IO, Any, TypeAlias, TypeVar
 
 import fsspec
 import numpy as np
@@ -24,6 +26,7 @@ T = TypeVar("T")
 Bytes = npt.NDArray[np.uint8]
 
 ASKED_FOR = 60.0  # seconds
+_BLOCK = 1 << 20  # bytes that a stream asks a store for at once, at least
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 # What asking again does not help.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError, ValueError)
@@ -83,6 +86,60 @@ def mapped(path: str) -> Bytes:
     if not file.stat().st_size:  # nothing can't be mapped
         return np.zeros(0, dtype=np.uint8)
     return np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))
+
+
+def open_stream(path: str) -> IO[bytes]:
+    """Open a file to be read from its beginning, or in any other order.
+
+    Each read of a store is asked again where it fails, or gives fewer bytes than there are.
+
+    Raises:
+        DataError: It is not there.
+    """
+    if is_remote(path):
+        return io.BufferedReader(_StoreStream(path), _BLOCK)
+    try:
+        return Path(path.removeprefix("file://")).open("rb")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing") from error
+
+
+class _StoreStream(io.RawIOBase):
+    """The bytes of a file of a store, as a stream."""
+
+    def __init__(self, path: str) -> None:
+        """Begin at the first byte."""
+        super().__init__()
+        self._path, self._at = path, 0
+        self._store, self._inside = fsspec.core.url_to_fs(path)
+        self._size: int = asking(path, lambda: int(self._store.size(self._inside)))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        begins = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}
+        self._at = begins[whence] + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, room: Any) -> int:  # noqa: ANN401 - any buffer
+        count = max(0, min(len(room), self._size - self._at))
+        if count:
+            room[:count] = asking(self._path, partial(self._fetch, self._at, self._at + count))
+            self._at += count
+        return count
+
+    def _fetch(self, begin: int, end: int) -> bytes:
+        content: bytes = self._store.cat_file(self._inside, start=begin, end=end)
+        if len(content) != end - begin:
+            raise EOFError(f"of {end - begin:,} bytes from {begin:,} on {len(content):,} came")
+        return content
 
 
 def read_spans(spans: Sequence[tuple[StoredFile, int, int]]) -> list[Bytes]:

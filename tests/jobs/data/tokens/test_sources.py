@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import io
 import json
 import lzma
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from jobs.data.tokens import stored_files
 from jobs.data.tokens.sources import SourcePart, documents_of, parts_of
 from orchestrator.job import DataError
 from tests.jobs.data.tokens.corpora import texts, write_records
@@ -132,3 +139,104 @@ def test_a_file_that_has_gone_is_named(tmp_path: Path) -> None:
     part = SourcePart(path=str(tmp_path / "a.jsonl"), kind="records", end=9, size=9)
     with pytest.raises(DataError, match=r"a.jsonl is missing"):
         list(documents_of(part, "text"))
+
+
+class FaultyStore(MemoryFileSystem):
+    """A store that breaks some answers off: each `every`-th of them."""
+
+    protocol = "faulty"
+    cachable = False
+    every, answers, short = 2, 0, False
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        stripped: str = super()._strip_protocol(path.removeprefix("faulty:/"))
+        return stripped
+
+    def cat_file(self, path: str, start: Any = None, end: Any = None, **kwargs: Any) -> bytes:
+        content: bytes = super().cat_file(path, start, end, **kwargs)
+        return content[:-1] if self._fails() else content
+
+    def _open(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        store, file = self, super()._open(path, *args, **kwargs)
+
+        class Stream(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                return b"" if store._fails() else super().read(size)
+
+        return Stream(file.getvalue())
+
+    def _fails(self) -> bool:
+        """Break an answer off, or have it come short."""
+        kind = type(self)
+        kind.answers += 1
+        if kind.answers % kind.every:
+            return False
+        if not kind.short:
+            raise OSError("the connection was reset")
+        return True
+
+
+@pytest.fixture(params=["broken off", "short"])
+def faulty_store(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[type[FaultyStore]]:
+    fsspec.register_implementation("faulty", FaultyStore, clobber=True)
+    monkeypatch.setattr(stored_files, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(FaultyStore, "short", request.param == "short")
+    monkeypatch.setattr(FaultyStore, "every", 2)
+    yield FaultyStore
+    FaultyStore.store.clear()
+
+
+def stored(name: str) -> str:
+    """Put texts into a file of the store that fails; return its address."""
+    texts_of, store = texts(60), MemoryFileSystem()
+    table = pa.table({"text": texts_of})
+    lines = "".join(f"{json.dumps({'text': text})}\n" for text in texts_of).encode()
+    stream = io.BytesIO()
+    if name.endswith("parquet"):
+        parquet.write_table(table, stream, row_group_size=20)
+    elif name.endswith("arrow"):
+        with pa.ipc.new_stream(stream, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        pack = {"gz": gzip.compress, "zst": zstandard, "txt": lambda content: content}
+        stream.write(pack[name.rpartition(".")[2]](lines))
+    store.pipe_file(f"/corpus/{name}", stream.getvalue())
+    return f"faulty://corpus/{name}"
+
+
+FILES = ["a.parquet", "a.arrow", "a.jsonl.gz", "a.jsonl.zst", "a.txt"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_store_that_breaks_off_is_asked_again_whatever_the_file(
+    faulty_store: type[FaultyStore], name: str
+) -> None:
+    expected = texts(60)
+    if name == "a.txt":
+        expected = ["".join(f"{json.dumps({'text': text})}\n" for text in texts(60))]
+    assert read(stored(name), 1) == expected
+    assert faulty_store.answers
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_store_that_stays_away_is_no_damage_of_its_files(
+    faulty_store: type[FaultyStore], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = stored(name)
+    monkeypatch.setattr(stored_files, "ASKED_FOR", 0.0)
+    faulty_store.every = 1
+    with pytest.raises(OSError, match="could not be read") as caught:
+        read(path)
+    assert caught.value.errno == errno.EIO
+
+
+def test_a_damaged_file_of_a_store_is_named(faulty_store: type[FaultyStore]) -> None:
+    for name in FILES[:4]:
+        path = stored(name)
+        content = MemoryFileSystem().cat_file(f"/corpus/{name}")
+        MemoryFileSystem().pipe_file(f"/corpus/{name}", content[: len(content) // 2])
+        with pytest.raises(DataError, match=f"{name} is damaged: "):
+            read(path)
