@@ -49,7 +49,9 @@ BIASED = {
     "afmoe": {**SMALL_EXPERTS, "num_dense_layers": 1, "num_experts": 4, "num_experts_per_tok": 2},
     "ernie4_5_moe": {
         **SMALL_EXPERTS,
-        **{"moe_num_experts": 4, "moe_k": 2, "moe_layer_start_index": 1},
+        "moe_num_experts": 4,
+        "moe_k": 2,
+        "moe_layer_start_index": 1,
     },
 }
 OTHERS: dict[str, tuple[int, dict[str, int], dict[str, Any]]] = {
