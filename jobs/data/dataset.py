@@ -163,10 +163,15 @@ def rows_of_stream(stream: Sequence[int], *, width: int) -> Rows:
     return Rows(tokens, tokens.clone())
 
 
+def file_of(folder: Path, split: str) -> Path:
+    """Return the file of the arrays of one split."""
+    return folder / f"{split}.safetensors"
+
+
 def write_split(folder: Path, split: str, rows: Rows, examples: Iterable[object]) -> None:
     """Write the arrays and the examples of one split."""
     arrays = {"tokens": rows.tokens, "labels": rows.labels}
-    save_file(arrays, folder / f"{split}.safetensors")
+    save_file(arrays, file_of(folder, split))
     write_lines(folder / f"{split}.jsonl", examples)
 
 
@@ -195,7 +200,7 @@ def read_rows(folder: Path, split: str) -> Rows:
     """Read the arrays of one split."""
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-    arrays = load_file(folder / f"{split}.safetensors")
+    arrays = load_file(file_of(folder, split))
     return Rows(arrays["tokens"], arrays["labels"])
 
 

@@ -21,12 +21,15 @@ def check_rows(ctx: JobContext, config: RowsConfig, data: TrainingData, net: Any
     """Refuse rows that the model can't learn of as the configuration says.
 
     Raises:
-        ValueError: None has a label, or they are longer than the model takes.
+        DataError: Rows of the data are longer than the model takes.
+        ValueError: None has a label, or `rows.sequence` is more than the model takes.
     """
+    longest = getattr(net.config, "max_position_embeddings", None)
     if isinstance(data.rows, Rows):
         _check_labels(data.rows, str(ctx.inputs["data"]))
+        if longest:
+            data.check_width(longest)
         return
-    longest = getattr(net.config, "max_position_embeddings", None)
     if longest and config.sequence > longest:
         raise ValueError(
             f"rows.sequence={config.sequence!r} is more than the model takes: "

@@ -122,7 +122,13 @@ class Shard:
         self.type = np.dtype(_TYPES[head.code])
         lengths, places, firsts = arrays
         same = (len(firsts), int(firsts[-1])) == (head.sequences + 1, head.sequences)
-        self._places = places if same else places[firsts[:-1]]  # of documents, in bytes
+        begins = firsts[:-1]
+        if not same and begins.size and not 0 <= begins.min() <= begins.max() < head.sequences:
+            raise DataError(
+                f"{name}{IDX} is damaged: a document begins at a sequence that is none of its "
+                f"{head.sequences:,}"
+            )
+        self._places = places if same else places[begins]  # of documents, in bytes
         end = int(places[-1]) + int(lengths[-1]) * self.type.itemsize if lengths.size else 0
         self.tokens = end // self.type.itemsize
         self.file = open_file(f"{name}{BIN}")

@@ -163,15 +163,15 @@ def digest_of(tokenizer: Any) -> str:  # noqa: ANN401 - foreign type
     return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
 
 
-def check_tokenizer(folder: TokenFolder, digest: str, owner: str) -> None:
-    """Refuse tokens that another tokenizer than that of `owner` has numbered.
+def check_tokenizer(place: str, tokenizer: str, digest: str, owner: str) -> None:
+    """Refuse a data set whose `tokenizer` has another digest than that of `owner`.
 
     Raises:
-        DataError: They are.
+        DataError: It has.
     """
-    if folder.description.tokenizer != digest:
+    if tokenizer != digest:
         raise DataError(
-            f"{folder.place} was made with another tokenizer than that of {owner}: their "
+            f"{place} was made with another tokenizer than that of {owner}: their "
             f"vocabularies differ; prepare it again with that tokenizer"
         )
 

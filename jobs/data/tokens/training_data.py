@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from jobs.data.dataset import (
+    IGNORE,
     TOKENIZER_NAME,
     Rows,
     RowSource,
+    file_of,
     read_facts,
     read_rows,
     rows_of,
@@ -64,14 +66,26 @@ class RowsConfig:
 
     def __post_init__(self) -> None:
         """Refuse what can't be. Raises `ValueError`."""
-        if self.sequence < 1 or self.prefetch < 0:
-            raise ValueError(
-                f"rows.sequence={self.sequence!r} must be at least 1, "
-                f"and rows.prefetch={self.prefetch!r} at least 0"
-            )
+        for name, least in (("sequence", 1), ("prefetch", 0)):
+            _check_count(f"rows.{name}", getattr(self, name), least)
+        _check_mixture(self.mixture)
         for name, known in (("packing", ("auto", CUT, WHOLE)), ("documents", (APART, JOINED))):
             if getattr(self, name) not in known:
                 raise ValueError(f"rows.{name}={getattr(self, name)!r} is none of {known!r}")
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value!r}: give a whole number, at least {least!r}")
+
+
+def _check_mixture(mixture: object) -> None:
+    if not isinstance(mixture, Mapping):
+        weights = "give weights by input or by folder, as {web: 0.7, code: 0.3}"
+        raise ValueError(f"rows.mixture={mixture!r}: {weights}")  # noqa: TRY004 - of a config
+    for name, weight in mixture.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
+            raise ValueError(f"rows.mixture.{name}={weight!r}: give a number above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +100,7 @@ class TrainingData:
         apart: Whether documents of a row are to be kept apart.
         ahead: Batches that are read beforehand.
         folders: The data sets of tokens.
+        files: Those of a data set of rows, with what they hold.
     """
 
     rows: RowSource
@@ -95,6 +110,7 @@ class TrainingData:
     apart: bool = False
     ahead: int = 0
     folders: Sequence[TokenFolder] = ()
+    files: Mapping[str, Rows] = field(default_factory=dict)
 
     def check_vocabulary(self, rows: int) -> None:
         """Refuse tokens that a model whose embedding has `rows` rows does not know.
@@ -104,10 +120,28 @@ class TrainingData:
         """
         for folder in self.folders:
             check_vocabulary(folder, rows)
+        for file, held in self.files.items():
+            _check_tokens(file, held, rows)
+
+    def check_width(self, longest: int) -> None:
+        """Refuse rows of a data set of rows that are longer than a model takes.
+
+        Raises:
+            DataError: They are.
+        """
+        for file, held in self.files.items():
+            if len(held) and held.width - 1 > longest:
+                raise DataError(
+                    f"{file} has rows of {held.width - 1:,} tokens and one more, and the model "
+                    f"takes {longest:,} (max_position_embeddings): prepare shorter rows, or give "
+                    f"the model more"
+                )
 
 
 def rows_config(values: Mapping[str, object]) -> RowsConfig:
     """Return the parameter `rows` of a job. Raises `ValueError` on what is unknown."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"rows={values!r}: give its fields, as {{sequence: 4096}}")  # noqa: TRY004 - of a config
     known = [entry.name for entry in fields(RowsConfig)]
     for name in values:
         if name not in known:
@@ -145,7 +179,7 @@ def open_training(
     """
     places = _places(ctx, config)
     if not config.mixture and not holds_tokens(Path(next(iter(places)))):
-        return _of_rows(ctx, validation_rows)
+        return _of_rows(ctx, validation_rows, tokenizer)
     folders = [open_folder(place) for place in places]
     _check_tokenizers(ctx, folders)
     pad = pad_of(tokenizer)
@@ -212,15 +246,30 @@ def _places(ctx: JobContext, config: RowsConfig) -> list[str]:
     return [str(ctx.inputs.get(name, name)) for name in names]
 
 
-def _of_rows(ctx: JobContext, validation_rows: int) -> TrainingData:
+def _of_rows(ctx: JobContext, validation_rows: int, tokenizer: object) -> TrainingData:
     data = ctx.inputs["data"]
     rows, held = read_rows(data, TRAIN), read_rows(data, VALIDATION)
+    _check_model(ctx, str(data), digest_of(tokenizer))
     return TrainingData(
         rows=rows,
         validation=Rows(held.tokens[:validation_rows], held.labels[:validation_rows]),
         order=Order(len(rows), seed=ctx.seed),
         pad=read_facts(data).pad,
+        files={str(file_of(data, TRAIN)): rows, str(file_of(data, VALIDATION)): held},
     )
+
+
+def _check_tokens(file: str, held: Rows, vocabulary: int) -> None:
+    """Refuse rows with a token or label that a model does not know. Raises `DataError`."""
+    labels = held.labels.where(held.labels != IGNORE, 0)
+    for kind, values in (("token", held.tokens), ("label", labels)):
+        if values.numel() and (int(values.min()) < 0 or int(values.max()) >= vocabulary):
+            row, at = ((values < 0) | (values >= vocabulary)).nonzero()[0].tolist()
+            raise DataError(
+                f"{file} has {kind} {int(values[row, at]):,} in row {row:,}, and the model's "
+                f"vocabulary ends at {vocabulary - 1:,}: give the model a larger vocab_size, or "
+                f"prepare the data with its own tokenizer"
+            )
 
 
 def _rows(folder: TokenFolder, split: str, config: RowsConfig, pad: int) -> TokenRows:
@@ -261,8 +310,15 @@ def _validation(held_out: Sequence[tuple[RowSource, float]], most: int) -> RowSo
 
 def _check_tokenizers(ctx: JobContext, folders: Sequence[TokenFolder]) -> None:
     """Refuse data sets of several tokenizers, or of another one than the input `model` has."""
+    first = folders[0].description.tokenizer
     for folder in folders[1:]:
-        check_tokenizer(folder, folders[0].description.tokenizer, folders[0].place)
+        check_tokenizer(folder.place, folder.description.tokenizer, first, owner=folders[0].place)
+    _check_model(ctx, folders[0].place, first)
+
+
+def _check_model(ctx: JobContext, place: str, tokenizer: str) -> None:
+    """Refuse data of another tokenizer than the input `model` has. Raises `DataError`."""
     model = ctx.inputs.get("model")
     if model is not None and any(model.glob("tokenizer*")):
-        check_tokenizer(folders[0], digest_of(load_tokenizer(model)), "the input 'model'")
+        own = digest_of(load_tokenizer(model))
+        check_tokenizer(place, tokenizer, own, owner="the input 'model'")

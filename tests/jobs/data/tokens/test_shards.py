@@ -60,6 +60,18 @@ def test_what_megatron_writes_is_read(tmp_path: Path) -> None:
     assert shard.starts_between(1, 6).tolist() == [5]
 
 
+@pytest.mark.parametrize(("at", "number"), [(-24, 3), (-24, 2**40), (-16, -1), (-16, 7)])
+def test_documents_that_begin_at_no_sequence_are_damage(
+    tmp_path: Path, at: int, number: int
+) -> None:
+    index = bytearray.fromhex(IDX_OF_SEQUENCES)
+    index[len(index) + at : len(index) + at + 8] = number.to_bytes(8, "little", signed=True)
+    (tmp_path / "m.idx").write_bytes(bytes(index))
+    (tmp_path / "m.bin").write_bytes(bytes.fromhex(BIN_OF_SEQUENCES))
+    with pytest.raises(DataError, match=r"m.idx is damaged: a document begins at a sequence that"):
+        Shard(str(tmp_path / "m"))
+
+
 @settings(max_examples=30)
 @given(
     st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=9), max_size=9),

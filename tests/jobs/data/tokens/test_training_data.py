@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from jobs.data.tokenizer import load_tokenizer
 from jobs.data.tokens.stored_files import MappedFile
@@ -100,6 +101,37 @@ def test_tokens_that_are_less_than_a_row_are_refused(tmp_path: Path, tokens: Pat
     assert_refused(ctx, message, rows={"sequence": 100_000})
 
 
+def test_rows_of_another_tokenizer_than_the_models_are_refused(tmp_path: Path, sums: Path) -> None:
+    inputs = {"data": sums, "model": write_tokenizer(tmp_path / "other", size=300)}
+    message = r"output was made with another tokenizer than that of the input 'model'"
+    assert_refused(LocalContext(folder=tmp_path, inputs=inputs), message)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "value", "message"),
+    [
+        ("tokens", 3, 4000, "train.safetensors has token 4,000 in row 3, and the model's vocab"),
+        ("tokens", 0, -1, "train.safetensors has token -1 in row 0, and the model's vocabulary"),
+        ("labels", 5, 4000, "train.safetensors has label 4,000 in row 5, and the model's vocab"),
+    ],
+)
+def test_rows_with_what_the_vocabulary_lacks_are_refused(
+    tmp_path: Path, sums: Path, name: str, row: int, value: int, message: str
+) -> None:
+    data = Path(shutil.copytree(sums, tmp_path / "data"))
+    arrays = load_file(data / "train.safetensors")
+    arrays[name][row, 1] = value
+    save_file(arrays, data / "train.safetensors")
+    assert_refused(LocalContext(folder=tmp_path, inputs={"data": data}), message)
+
+
+def test_rows_that_are_longer_than_the_model_takes_are_refused(tmp_path: Path, sums: Path) -> None:
+    ctx = LocalContext(folder=tmp_path, inputs={"data": sums})
+    message = r"train.safetensors has rows of \d+ tokens and one more, and the model takes 4 \(max"
+    model = {**RECIPE["model"], "max_position_embeddings": 4}
+    assert_refused(ctx, message, model=model)
+
+
 def assert_refused(ctx: LocalContext, message: str, **changes: Any) -> None:
     with pytest.raises(DataError, match=message) as caught:
         pretrain(ctx, **{**RECIPE, **changes})
@@ -112,7 +144,12 @@ def assert_refused(ctx: LocalContext, message: str, **changes: Any) -> None:
     ("rows", "message"),
     [
         ({"sequense": 8}, "rows has no field 'sequense'; did you mean 'sequence'?"),
-        ({"sequence": 0}, "rows.sequence=0 must be at least 1"),
+        ({"sequence": 0}, "rows.sequence=0: give a whole number, at least 1"),
+        ({"sequence": "4k"}, "rows.sequence='4k': give a whole number, at least 1"),
+        ({"prefetch": 1.5}, "rows.prefetch=1.5: give a whole number, at least 0"),
+        ({"mixture": ["web"]}, r"rows.mixture=\['web'\]: give weights by input or by folder"),
+        ({"mixture": {"data": "half"}}, "rows.mixture.data='half': give a number above 0"),
+        ("4k", "rows='4k': give its fields"),
         ({"packing": "tight"}, r"rows.packing='tight' is none of \('auto', 'cut', 'whole'\)"),
         ({"documents": "near"}, r"rows.documents='near' is none of \('apart', 'joined'\)"),
         (
