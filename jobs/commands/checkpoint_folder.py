@@ -66,6 +66,9 @@ class CheckpointFolder:
         self._processes = processes * ctx.world_size
         self._last = -1
         self._seen = self._warned = False
+        self._over = (
+            False  # whether rank 0 has said that nothing follows: its word goes with the save
+        )
         self._next_look = 0.0
         self._lived = 0.0  # when the command was last seen to run well
         self._copies = folder.parent / "adopted"
@@ -234,8 +237,8 @@ class CheckpointFolder:
     ) -> bool:
         """Save what rank 0 saves; return whether nothing follows."""
         now = monotonic()
-        if now < self._next_look:
-            return False
+        if self._over or now < self._next_look:
+            return self._over
         self._next_look = now + pace
         if self._ctx.saving:
             return False
@@ -247,6 +250,7 @@ class CheckpointFolder:
             if not self._settled(mine, layout, at):
                 return False
             self._save(mine, layout, last=last, ended=ended)
+        self._over = last
         return last
 
     def _settled(self, part: _Written, layout: Layout, at: float) -> bool:
