@@ -61,6 +61,11 @@ class DataError(KnownFailureError):
         super().__init__("data", message)
 
 
+def ranks_of_worker(devices: int, processes: int | None) -> int:
+    """Return how many ranks a command has in a worker: we start them, or one process does."""
+    return max(devices, processes or 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
     """What a worker runs on.
@@ -74,6 +79,7 @@ class Hardware:
         formats: Weight formats that the chip can serve.
         memory_gb: Memory of a chip, GB, where published.
         emulated: Whether the chip is emulated; if so, no figure may be shown as the chip's.
+        devices: Chips of this worker.
         tflops: Dense rates of a chip, TFLOP/s, by number type as torch names it, where published.
     """
 
@@ -85,6 +91,7 @@ class Hardware:
     formats: tuple[str, ...]
     memory_gb: float | None
     emulated: bool
+    devices: int = 1
     tflops: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
@@ -158,6 +165,10 @@ class JobContext(Protocol):
 
         For a job that waits for processes of its own, which may say nothing for hours.
         """
+        ...
+
+    def stay(self) -> None:
+        """Let the job end here though its pool is being emptied: it has done what it shall."""
         ...
 
     def busy(self, what: str) -> AbstractContextManager[None]:

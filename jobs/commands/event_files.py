@@ -39,7 +39,7 @@ class EventFiles:
         Records of more than `largest` bytes are skipped.
         """
         self.folder, self._largest = folder, largest
-        self._old = frozenset(folder.rglob(_PATTERN))
+        self._old = frozenset(self._files())
         self._offsets: dict[Path, int] = {}
         self._damaged: set[Path] = set()
         self._next_look = 0.0
@@ -56,9 +56,15 @@ class EventFiles:
         if now < self._next_look and not last:
             return
         self._next_look = now + _LOOK_SECONDS
-        for path in sorted(self.folder.rglob(_PATTERN)):
+        for path in self._files():
             if path not in self._old and path not in self._damaged:
                 yield from _by_step(self._scalars(path))
+
+    def _files(self) -> list[Path]:
+        try:
+            return sorted(self.folder.rglob(_PATTERN))
+        except OSError:  # a folder goes meanwhile
+            return []
 
     def _scalars(self, path: Path) -> Iterator[tuple[int, str, float]]:
         offset = self._offsets.setdefault(path, 0)
@@ -146,13 +152,19 @@ def _of_event(record: bytes) -> Iterator[tuple[int, str, float]]:
     step, summaries = 0, list[bytes]()
     for number, value in _fields(record):
         if number == _EVENT_STEP and isinstance(value, int):
-            step = value
+            step = _signed(value)
         elif number == _EVENT_SUMMARY and isinstance(value, bytes):
             summaries.append(value)
     for summary in summaries:
         for number, value in _fields(summary):
             if number == _SUMMARY_VALUE and isinstance(value, bytes):
                 yield from ((step, tag, number) for tag, number in _scalar(value))
+
+
+def _signed(number: int) -> int:
+    """Return the number of 64 bits that is written as `number`, which has no sign."""
+    number &= 2**64 - 1
+    return number - 2**64 if number >= 2**63 else number
 
 
 def _scalar(message: bytes) -> Iterator[tuple[str, float]]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
-from jobs.commands.processes import Line
+from jobs.commands.processes import LONGEST, Line
 from orchestrator.job import JobContext
 
 _STEP = "step"
+_LAST_STEP = 2**63 - 1
+_LONGEST_NAME = 250  # characters, as MLflow takes them
+_MOST_RESULTS = 1_000  # metrics that a stage may have
 
 
 class MetricPatterns:
@@ -25,6 +29,7 @@ class MetricPatterns:
         self._ctx = ctx
         self._patterns = [re.compile(pattern) for pattern in patterns]
         self._process: int | None = None
+        self._told: set[str] = set()
         self.last: dict[str, float] = {}
 
     def read(self, line: Line) -> None:
@@ -32,19 +37,48 @@ class MetricPatterns:
         if self._process not in {None, line.process}:
             return
         values = self._values(line.text)
-        step = values.pop(_STEP, -1.0)
-        if step >= 0 and isfinite(step) and values:
+        step = values.pop(_STEP, math.nan)
+        if isfinite(step) and self.hand_on(int(step), values):
             self._process = line.process
-            self.hand_on(int(step), values)
 
-    def hand_on(self, step: int, values: Mapping[str, float]) -> None:
-        """Hand on metrics of a step, and keep the last of each that is a finite number."""
-        if step >= 0 and values:
-            self.last |= {name: value for name, value in values.items() if isfinite(value)}
-            self._ctx.metrics(values, step=step)
+    def hand_on(self, step: int, values: Mapping[str, float]) -> bool:
+        """Hand on metrics of a step, and keep the last of each that is a finite number.
+
+        What no context takes is told once and left out; return whether anything was handed on.
+        """
+        if values and not 0 <= step <= _LAST_STEP:
+            self._tell("metrics of a step below 0 or beyond 64 bits are left out", str(step))
+            return False
+        named = {name: value for name, value in values.items() if _is_name(name)}
+        if len(named) < len(values):
+            unnamed = next(name for name in values if name not in named)
+            what = f"a metric is left out whose name has not 1 to {_LONGEST_NAME} characters"
+            self._tell(what, repr(unnamed[:_LONGEST_NAME]))
+        if named:
+            self._keep({name: value for name, value in named.items() if isfinite(value)})
+            self._ctx.metrics(named, step=step)
+        return bool(named)
+
+    def _keep(self, values: Mapping[str, float]) -> None:
+        room = _MOST_RESULTS - len(self.last)
+        new = [name for name in values if name not in self.last]
+        if len(new) > room:
+            what = f"of more than {_MOST_RESULTS} metrics the others are no results of the stage"
+            self._tell(what, repr(new[room]))
+        lost = set(new[room:])
+        self.last |= {name: value for name, value in values.items() if name not in lost}
+
+    def _tell(self, what: str, which: str) -> None:
+        """Say once what is left out."""
+        if what not in self._told:
+            self._told.add(what)
+            self._ctx.log(f"{what}: {which}")
 
     def _values(self, text: str) -> dict[str, float]:
         if not self._patterns:
+            if text.startswith("{") and len(text.encode(errors="replace")) >= LONGEST - 1:
+                what = f"metrics in a line of {LONGEST:,} bytes or more are not read"
+                self._tell(what, f"{text[:60]}...")
             return _of_json(text)
         values: dict[str, float] = {}
         for pattern in self._patterns:
@@ -54,12 +88,18 @@ class MetricPatterns:
         return values
 
 
+def _is_name(name: str) -> bool:
+    """Whether a name is none too many for the tracker, written as text that is valid."""
+    plain = name.encode(errors="backslashreplace").decode().replace("\0", r"\x00")
+    return 1 <= len(plain) <= _LONGEST_NAME
+
+
 def _of_json(text: str) -> dict[str, float]:
     if not text.startswith("{"):
         return {}
     try:
         said = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     plain = said if isinstance(said, dict) else {}
     return _numbers({k: v for k, v in plain.items() if not isinstance(v, bool | str)})

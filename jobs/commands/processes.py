@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import signal
 import subprocess
 import threading
@@ -15,10 +15,18 @@ from queue import Empty, Full, Queue
 from time import monotonic
 from typing import IO
 
-_LONGEST = 8_000  # bytes of a line
-_WAITING = 20_000  # lines that nobody has read yet; more wait in the pipe
+from jobs.commands.descendants import Descendants
+
+LONGEST = 65_536  # bytes of a line; what is longer is read in parts
+_SHOWN = 8_000  # characters of a line in a log
+_WAITING = 5_000  # lines that nobody has read yet; more wait in the pipe
 _TAIL = 50
 _OTHERS_SECONDS = 5.0  # that the others have to end by themselves when one has failed
+_PAUSE = 0.05  # between two looks whether they have ended
+# What it is that a program is not there, or is none; all else is of the host that shall start it.
+_NO_PROGRAM = frozenset(
+    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP}
+)
 _SHELL_CODES = {126: "can't be run", 127: "is not there"}
 
 
@@ -28,6 +36,11 @@ class Line:
 
     process: int
     text: str
+
+    def parts(self) -> list[str]:
+        """Return it in parts that a log takes."""
+        begins = range(0, max(len(self.text), 1), _SHOWN)
+        return [self.text[begin : begin + _SHOWN] for begin in begins]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,7 @@ class Processes:
 
         Raises:
             CommandNotFoundError: There is no such program.
+            OSError: The host can't start it now.
         """
         self._argv = argv
         self._lines: Queue[Line] = Queue(_WAITING)
@@ -55,11 +69,14 @@ class Processes:
         self._started: list[subprocess.Popen[bytes]] = []
         self._readers: list[threading.Thread] = []
         self._over = threading.Event()
+        self._descendants = Descendants()
         try:
             for number, environment in enumerate(environments):
                 self._start(number, environment, workdir)
         except OSError as error:
             self.end(0.0)
+            if error.errno not in _NO_PROGRAM:
+                raise
             what = f"command {argv[0]!r} can't be run: {error.strerror}"
             raise CommandNotFoundError(f"{what}; name a program of the pool's hosts") from error
 
@@ -67,7 +84,7 @@ class Processes:
         process = subprocess.Popen(  # noqa: S603 - whoever owns the pipeline names it
             self._argv,
             cwd=workdir,
-            env=environment,
+            env={**environment, **self._descendants.variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -120,15 +137,26 @@ class Processes:
 
     def end(self, grace: float) -> None:
         """Have all of them end, with all that they have started: asked first, then killed."""
-        for how, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _OTHERS_SECONDS)):
-            for process in self._started:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, how)
-            until = monotonic() + seconds
-            for process in self._started:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(max(0.0, until - monotonic()))
+        self._descendants.alive(self._groups).send(signal.SIGTERM)
+        self._gone_within(grace)
+        if not self._gone_within(0.0):
+            self._gone_within(_OTHERS_SECONDS, signal.SIGKILL)
         self._over.set()
+
+    @property
+    def _groups(self) -> frozenset[int]:
+        return frozenset(process.pid for process in self._started)
+
+    def _gone_within(self, seconds: float, how: signal.Signals | None = None) -> bool:
+        """Wait until nothing of it runs; return whether that is so. Send `how` all the while."""
+        until = monotonic() + seconds
+        while self.running() | bool(alive := self._descendants.alive(self._groups)):
+            if how is not None:
+                alive.send(how)
+            if monotonic() >= until:
+                return False
+            threading.Event().wait(_PAUSE)
+        return True
 
     def _line(self, number: int, code: int) -> str:
         name, which = self._argv[0], f" {number}" if len(self._started) > 1 else ""
@@ -144,7 +172,7 @@ class Processes:
 
     def _read(self, number: int, stream: IO[bytes]) -> None:
         with stream:
-            for raw in iter(lambda: stream.readline(_LONGEST), b""):
+            for raw in iter(lambda: stream.readline(LONGEST), b""):
                 if self._over.is_set():
                     return
                 self._say(number, raw)

@@ -12,7 +12,7 @@ from jobs.commands.event_files import EventFiles
 from jobs.commands.expansion import Expansion
 from jobs.commands.metrics import MetricPatterns
 from jobs.commands.processes import Ending, Line, Processes
-from orchestrator.job import JobContext, KnownFailureError, Metrics
+from orchestrator.job import JobContext, KnownFailureError, Metrics, ranks_of_worker
 
 WORK = ".work"  # below the output until the end: what an attempt leaves is swept with it
 _POLL_SECONDS = 0.2
@@ -70,7 +70,8 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
     layout = Layout(**checkpoints) if checkpoints else None  # type: ignore[arg-type]
     expansion = Expansion.of(ctx, work)
     each = processes or 1
-    folder = CheckpointFolder(expansion.checkpoints, layout, ctx, each)
+    ranks = ranks_of_worker(ctx.hardware.devices, processes)
+    folder = CheckpointFolder(expansion.checkpoints, layout, ctx, ranks)
     read = MetricPatterns(metrics or (), ctx)
     codes = {int(code): kind for code, kind in (exit_codes or {}).items()}
     try:
@@ -130,12 +131,20 @@ class _WatchedCommand:
         Returns how one has failed: one that ended with one of `codes` before others.
         """
         while self.folder.written_while(lambda: self._lives(codes)):
-            self._hand_on(self.processes.lines(_POLL_SECONDS))
+            lines = self.processes.lines(_POLL_SECONDS)
+            self._stay_if_succeeded()
+            self._hand_on(lines)
             self.folder.adopt()
             self.ctx.end_if_asked()
+        self._stay_if_succeeded()
         failed = self.processes.failed(codes)
         self._hand_on(self.processes.rest(), last=True)
         return None if failed is None else self.processes.ending(failed)
+
+    def _stay_if_succeeded(self) -> None:
+        """Throw nothing away that is done because the pool is being emptied."""
+        if self.processes.succeeded():
+            self.ctx.stay()
 
     def _lives(self, codes: Container[int]) -> bool:
         """Whether the command runs, and nothing of it has failed."""
@@ -143,7 +152,8 @@ class _WatchedCommand:
 
     def _hand_on(self, lines: Sequence[Line], *, last: bool = False) -> None:
         for line in lines:
-            self.ctx.log(line.text)
+            for part in line.parts():
+                self.ctx.log(part)
             self.read.read(line)
         if self.events is not None and not self.ctx.rank:
             self._hand_on_events(self.events, last=last)
@@ -159,10 +169,16 @@ class _WatchedCommand:
 
 
 def _require(output: Path, patterns: Sequence[str]) -> None:
-    lacking = [pattern for pattern in patterns if not any(output.glob(pattern))]
+    lacking = [pattern for pattern in patterns if not _left(output, pattern)]
     if lacking:
         message = f"the command has ended with 0 and left no {lacking[0]!r} in {{output}}"
         raise ValueError(f"{message}; write it there, or leave it out of `result`")
+
+
+def _left(output: Path, pattern: str) -> bool:
+    """Whether a file fits, beside those that are swept with the attempt."""
+    paths = (path.relative_to(output) for path in output.glob(pattern))
+    return any(path.parts[:1] != (WORK,) for path in paths)
 
 
 run.meets_by_itself = True  # type: ignore[attr-defined]

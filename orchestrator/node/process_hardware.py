@@ -27,6 +27,7 @@ def hardware_of(pool: Pool, needs: Needs) -> Hardware:
         formats=chip.formats,
         memory_gb=chip.memory_gb,
         emulated=pool.emulated,
+        devices=needs.devices,
         tflops={name: rate for name, rate in rates.items() if rate and not on_host},
     )
 

@@ -48,6 +48,7 @@ class Checkpoints:
         self._last_step = -1
         self._saving: tuple[CheckpointId, Background] | None = None
         self._leave: tuple[str, int] | None = None
+        self._stays = False
         self._judged: CheckpointId | None = None
         self._skipped = 0
         self._verifying = Verifying(member)
@@ -296,9 +297,14 @@ class Checkpoints:
         """
         if self._saving is not None and self._saving[1].done:
             self._judge(*self._saving)
-        if self._leave is not None and not self._member.runtime.saves_last.is_set():
+        stays = self._stays or self._member.runtime.saves_last.is_set()
+        if self._leave is not None and not stays:
             reason, step = self._leave
             raise DrainedError(f"{reason}; left after the checkpoint of step {step}", step)
+
+    def stay(self) -> None:
+        """Leave no more: the job is done, but for what it has still to save and to tell."""
+        self._stays = True
 
     def finish(self) -> None:
         """Wait until the last save is done.

@@ -93,6 +93,10 @@ class AttemptContext:
         self._member.go_on()
         self.checkpoints.check()
 
+    def stay(self) -> None:
+        """Let the job end here though its pool is being emptied: it has done what it shall."""
+        self.checkpoints.stay()
+
     @property
     def last_step(self) -> int | None:
         """Last step that the job named, or how far its progress is before it named one."""

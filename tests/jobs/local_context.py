@@ -58,6 +58,9 @@ class LocalContext:
     def busy(self, what: str) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def stay(self) -> None:
+        """End here in any case."""
+
     def log(self, message: str) -> None:
         self.lines.append(message)
 

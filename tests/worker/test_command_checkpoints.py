@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.adapters.artifacts import FsspecArtifactStore
+from orchestrator.core.artifact import FileEntry
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Failed, Succeeded
@@ -59,6 +64,67 @@ def test_all_workers_end_though_the_last_checkpoint_is_still_being_saved_then(
     for messages in bench.together(request(bench, params, needs=Needs(workers=2))):
         assert isinstance(messages[-1], Succeeded), messages[-1]
     assert bench.sealed() == ["4-3-1"]
+
+
+def test_a_worker_whose_command_outlives_the_last_checkpoint_waits_for_no_other(
+    bench: Bench,
+) -> None:
+    """Word of the last goes once that is saved: whoever has heard it does not ask again."""
+    source = """if True:
+        import glob, os, sys, time
+        folder, sealed, words = sys.argv[1:]
+        if os.environ["RANK"] == "0":
+            open(folder + "/4.pt", "w").close()
+        else:
+            while not os.path.exists(sealed): time.sleep(0.01)
+            while glob.glob(words): time.sleep(0.01)
+    """
+    sealed = str(bench.folder_of(4) / "manifest.json")
+    words = f"{bench.stored}/checkpoints/r2-1/train/acknowledged/*-last"
+    params = {
+        "command": python(source, "{checkpoints}", sealed, words),
+        "checkpoints": {"pattern": "{step}.pt", "settle": 60.0},
+    }
+    for messages in bench.together(request(bench, params, needs=Needs(workers=2))):
+        assert messages
+        assert isinstance(messages[-1], Succeeded), messages[-1]
+    assert bench.sealed() == ["4-3-1"]
+
+
+class SlowStore(FsspecArtifactStore):
+    """Shows that a checkpoint is about to be sealed, and waits a little before it is."""
+
+    def seal(self, name: str, files: Mapping[str, FileEntry], meta: Mapping[str, str]) -> None:
+        Path(self._base.removeprefix("file://"), "seals").touch()
+        threading.Event().wait(2.0)
+        super().seal(name, files, meta)
+
+
+def test_a_command_that_has_ended_with_0_is_not_thrown_away_where_its_pool_is_emptied(
+    bench: Bench,
+) -> None:
+    bench.store = SlowStore(str(bench.stored))
+    bench.store.mark("checkpoints/r2-1/train/leave-1", "pool 'nvidia' is being emptied")
+    write = "c={checkpoints}/checkpoint-STEP; mkdir $c; touch $c/trainer_state.json"
+    two, four = (write.replace("STEP", step) for step in "24")
+    waits = f"until [ -e {bench.stored}/seals ]; do sleep 0.01; done"
+    params = {"command": f"{two}; {waits}; {four}", "checkpoints": {"layout": "huggingface"}}
+    outcome = said(bench, params)[-1]
+    assert isinstance(outcome, Succeeded), outcome
+    assert bench.sealed() == ["2-3-1", "4-3-1"]
+
+
+def test_ranks_that_one_process_starts_count_as_those_that_are_started_here(
+    bench: Bench,
+) -> None:
+    fixed = {**training(), "checkpoints": {"layout": "huggingface", "reshard": False}}
+    first = said(bench, fixed, needs=Needs(devices=8))
+    assert isinstance(first[-1], Succeeded)
+    outcome = said(bench, fixed, attempt=2, needs=Needs(devices=4))[-1]
+    assert isinstance(outcome, Failed)
+    assert "is of 8 processes, and there are 4 now" in outcome.failure.evidence
+    same = said(bench, {**fixed, "processes": 8}, attempt=3, needs=Needs(devices=8))
+    assert isinstance(same[-1], Succeeded)
 
 
 def test_what_is_half_written_when_it_dies_is_no_checkpoint(bench: Bench) -> None:

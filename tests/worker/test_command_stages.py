@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from orchestrator import wiring
+from orchestrator.adapters.local import LocalCluster
 from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.command_stages import NAMES
-from orchestrator.messages import Failed, Points, Succeeded
+from orchestrator.core.spec.stages import Needs
+from orchestrator.messages import Failed, Message, Points, Succeeded
 from tests.worker.commands import first_line, gone, lines, python, request, said, training
 from tests.worker.conftest import Bench
 
@@ -34,6 +36,44 @@ def test_each_process_has_its_place_as_torchrun_says_it(bench: Bench) -> None:
         "['0', '2', '0', '2', '0']",
         "['1', '2', '1', '2', '0']",
     ]
+
+
+def test_ranks_of_several_workers_and_processes_are_counted_as_torchrun_counts_them(
+    bench: Bench,
+) -> None:
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK")
+    source = f"import os; print(*[os.environ[n] for n in {names!r}], flush=True)"
+    asked = request(
+        bench, {"command": python(source), "processes": 2}, needs=Needs(workers=2, devices=2)
+    )
+    told = [sorted(lines(messages)) for messages in bench.together(asked)]
+    assert told == [["0 4 0 2 0 0", "1 4 1 2 0 0"], ["2 4 0 2 1 1", "3 4 1 2 1 1"]]
+
+
+def test_it_has_the_env_and_the_secrets_of_its_stage_and_its_lines_show_no_secret(
+    bench: Bench, until: Callable[[Callable[[], bool]], None]
+) -> None:
+    command = "echo $MODE $HF_TOKEN; echo $HF_TOKEN > {output}/token"
+    asked = request(
+        bench, {"command": command}, env={"MODE": "fast"}, secrets={"HF_TOKEN": "hf_not_shown"}
+    )
+    cluster = LocalCluster(
+        bench.stream,
+        {"nvidia": replace(asked.pool, devices_per_node=8)},
+    )
+    cluster.start(asked)
+    said: list[Message] = []
+
+    def ended() -> bool:
+        said.extend(cluster.poll(asked.key))
+        return bool(said) and isinstance(said[-1], Succeeded | Failed)
+
+    until(ended)
+    outcome = said[-1]
+    assert isinstance(outcome, Succeeded), outcome
+    assert lines(said) == ["fast ***"]
+    assert outcome.artifact is not None
+    assert (bench.store.fetch(outcome.artifact) / "token").read_text() == "hf_not_shown\n"
 
 
 def test_names_in_its_words_are_filled_in_and_braces_of_others_stay(bench: Bench) -> None:
@@ -153,6 +193,15 @@ def test_the_names_that_a_plan_knows_are_those_that_are_filled_in(bench: Bench) 
             {"command": "true", "result": ["model/*.safetensors"]},
             FailureKind.USER_CODE,
             "left no 'model/*.safetensors' in {output}; write it there",
+        ),
+        (
+            {
+                "command": "touch {checkpoints}/1.safetensors",
+                "checkpoints": {"pattern": "{step}.safetensors"},
+                "result": ["**/*.safetensors"],
+            },
+            FailureKind.USER_CODE,
+            "left no '**/*.safetensors' in {output}",
         ),
         ({"command": ["sh", "-c", "{inputs.no}"]}, FailureKind.USER_CODE, "{inputs.no} in"),
         ({"command": "true", "workdir": "no"}, FailureKind.USER_CODE, "workdir 'no' is no folder"),

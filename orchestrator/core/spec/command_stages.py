@@ -16,6 +16,7 @@ from orchestrator.core.errors import Problem, shown
 from orchestrator.core.failures.kinds import OF_A_JOB
 from orchestrator.core.nearest import choices, nearest
 from orchestrator.core.spec.stages import Json, Stage
+from orchestrator.job import ranks_of_worker
 
 JOB = "jobs.commands.stage.run"
 # The parameters of that job, which are keys of a stage with a command.
@@ -295,7 +296,9 @@ def _size_problems(stage: Stage, pools: Sequence[str]) -> Iterator[Problem]:
         if not isinstance(checkpoints, Mapping) or checkpoints.get("reshard", True) is not False:
             continue
         processes = placed.params.get("processes")
-        each = max(placed.needs.devices, processes if isinstance(processes, int) else 1)
+        each = ranks_of_worker(
+            placed.needs.devices, processes if isinstance(processes, int) else None
+        )
         for workers in (placed.needs.workers, placed.needs.least):
             sizes.setdefault(workers * each, pool)
     if len(sizes) > 1:

@@ -1,0 +1,90 @@
+"""All that a command has started and that still runs: its groups, and what carries its mark.
+
+A process that makes a session of its own leaves the group of the command, and its environment
+still tells where it comes from. That is read where the system shows it, in `/proc`; elsewhere the
+groups alone are known. What has ended and was not yet waited for by its parent counts as ended.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+_NAME = "ORCHESTRATOR_COMMAND"
+_ENDED = frozenset("ZXx")
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """What runs: the groups of processes that have any, and those that have left their group."""
+
+    groups: frozenset[int]
+    strays: frozenset[int]
+
+    def __bool__(self) -> bool:
+        """Whether anything runs."""
+        return bool(self.groups or self.strays)
+
+    def send(self, what: signal.Signals) -> None:
+        """Send a signal to all of it."""
+        for group in self.groups:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, what)
+        for process in self.strays:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(process, what)
+
+
+class Descendants:
+    """What the processes of one command have started, all of which inherit `variables`."""
+
+    def __init__(self) -> None:
+        """Choose a mark that nothing else carries."""
+        self.variables: Mapping[str, str] = {_NAME: secrets.token_hex(8)}
+        self._mark = f"{_NAME}={self.variables[_NAME]}".encode()
+
+    def alive(self, groups: Collection[int]) -> Alive:
+        """Return what runs of the process `groups`, and of what else carries the mark."""
+        if not (_PROC / "self" / "stat").exists():
+            return Alive(frozenset(filter(_answers, groups)), frozenset())
+        running: set[int] = set()
+        strays: set[int] = set()
+        for folder in _PROC.glob("[0-9]*"):
+            group = _group(folder)
+            if group is None:
+                continue
+            if group in groups:
+                running.add(group)
+            elif self._marked(folder):
+                strays.add(int(folder.name))
+        return Alive(frozenset(running), frozenset(strays))
+
+    def _marked(self, folder: Path) -> bool:
+        with suppress(OSError):  # it has just ended, or is another user's
+            return self._mark in (folder / "environ").read_bytes().split(b"\0")
+        return False
+
+
+def _group(folder: Path) -> int | None:
+    """Return the group of a process by its folder in `/proc`, `None` where it has ended."""
+    try:
+        state, _, group, *_ = (
+            (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        )
+    except (OSError, ValueError):
+        return None
+    return None if state in _ENDED else int(group)
+
+
+def _answers(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
