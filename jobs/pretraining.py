@@ -8,6 +8,7 @@ model within rounding, from the same rows in the same order.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ from jobs.training.parallel.restoring import restore
 from jobs.training.parallel.saving import save_dealt
 from jobs.training.parallel.sharding import device_mesh, reshard
 from jobs.training.parallel.starting import deal_out, outlined
+from jobs.training.parallel.stored_chunks import stored_chunks
 from jobs.training.part_times import PartTimes
 from jobs.training.peak_memory import peaks
 from jobs.training.pretraining_recipe import (
@@ -224,7 +226,10 @@ def _trainer(
     optimizer = optimizer_for(
         loss.model, recipe.optimizer, rate=recipe.schedule.peak, device=group.device
     )
-    state = _resume(ctx, latest, loss.model, optimizer, group)
+    state = _state(ctx, recipe, latest)
+    if latest is not None:
+        with ctx.busy("reading the checkpoint"):
+            restore(latest, loss.model, optimizer, group)
     if recipe.weights == "bf16":
         keep_master_weights(optimizer, torch.bfloat16)
     stepper = _stepper(ctx, recipe, group, data, loss, optimizer)
@@ -296,30 +301,35 @@ def _model(
         loaded: nn.Module = load(ctx.inputs["model"], torch.float32, "cpu")
         return loaded
 
+    names = stored_chunks(latest, group) if latest else ()
     if group.mesh is None:
-        return checkpoint.shape(latest) if latest else initial(), None
+        return checkpoint.shape(latest, names) if latest else initial(), None
     if latest is None:
         return outlined(initial, group)
     with torch.device("meta"):
-        return checkpoint.shape(latest), None
+        return checkpoint.shape(latest, names), None
 
 
-def _resume(
-    ctx: JobContext,
-    latest: Checkpoint | None,
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    group: ProcessGroup,
+def _state(
+    ctx: JobContext, recipe: PretrainingRecipe, latest: Checkpoint | None
 ) -> checkpoint.State:
-    """Return where to start, with model and optimizer as they were there."""
+    """Return where to start: at the checkpoint, if it is of this seed and optimizer.
+
+    Raises:
+        ValueError: It is of others.
+    """
     if latest is None:
-        return checkpoint.State(seed=ctx.seed)
+        return checkpoint.State(seed=ctx.seed, optimizer=recipe.optimizer.kind)
     state = checkpoint.read_state(latest)
     if state.seed != ctx.seed:
         raise ValueError(
             f"checkpoint of step {state.step} was made with seed {state.seed!r}, this run has "
             f"{ctx.seed!r}: its data order can't be continued; start a new run"
         )
-    with ctx.busy("reading the checkpoint"):
-        restore(latest, net, optimizer, group)
-    return state
+    if state.optimizer not in {"", recipe.optimizer.kind}:
+        raise ValueError(
+            f"checkpoint of step {state.step} was made with optimizer.kind={state.optimizer!r}, "
+            f"this attempt has {recipe.optimizer.kind!r}: what one keeps is nothing to the other; "
+            f"keep the kind on all pools, or start a new run from the model"
+        )
+    return replace(state, optimizer=recipe.optimizer.kind)

@@ -1,7 +1,8 @@
 """What a training run needs to go on as if nothing had happened. Safetensors and JSON, no pickle.
 
     rank-0/config.json, ...     the model's configs, as transformers writes them
-    rank-0/state.json           step, position in the data, seed, last learning rate, steps skipped
+    rank-0/state.json           step, position in the data, seed, last learning rate, steps
+                                skipped, kind of the optimizer
     rank-K/shard.safetensors    worker K's share of `model/NAME` and `optimizer/PARAMETER/STATE`
 
 Every worker of a gang has the whole state, so each writes some of the tensors, and as many
@@ -13,15 +14,14 @@ the step: `step` and `seed` are their whole state.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from jobs.training import model as models
@@ -38,7 +38,8 @@ Tensors = dict[str, torch.Tensor]
 class State:
     """Where a training run stands.
 
-    `position` counts the rows taken so far, `skipped` the steps that changed nothing.
+    `position` counts the rows taken so far, `skipped` the steps that changed nothing; `optimizer`
+    is the kind of what has moved the weights, empty where an earlier version has not noted it.
     """
 
     step: int = 0
@@ -46,6 +47,7 @@ class State:
     seed: int = 0
     rate: float = 0.0
     skipped: int = 0
+    optimizer: str = ""
 
 
 # --- saving -----------------------------------------------------------------------------------
@@ -132,30 +134,13 @@ def read_state(checkpoint: Checkpoint) -> State:
     return State(**json.loads((checkpoint.path / STATE_NAME).read_text("utf-8")))
 
 
-def shape(checkpoint: Checkpoint) -> nn.Module:
-    """Make the model that the checkpoint is of, tied as that was; its weights are fresh."""
-    names: set[str] = set()
-    for file in files_of(checkpoint):
-        with safe_open(file, framework="pt") as opened:
-            names.update(opened.keys())
+def shape(checkpoint: Checkpoint, names: Iterable[str]) -> nn.Module:
+    """Make the model that the checkpoint is of, tied as that was; its weights are fresh.
+
+    `names` are those of the tensors of the checkpoint.
+    """
     weights = {name.removeprefix(f"{MODEL}/") for name in names if name.startswith(f"{MODEL}/")}
     return models.shape(checkpoint.path, weights)
-
-
-@torch.no_grad()
-def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put weights and optimizer back as they were, from the shares of all who wrote some.
-
-    Raises:
-        ValueError: The checkpoint is of another model.
-    """
-    tensors = _read(checkpoint)
-    parts = dict(model_tensors(model))
-    saved = {name: part for name, part in tensors.items() if name.startswith(f"{MODEL}/")}
-    check_same(checkpoint.step, parts, {name: part.shape for name, part in saved.items()})
-    for name, tensor in parts.items():
-        tensor.copy_(tensors[name])
-    _restore_optimizer(tensors, model, optimizer)
 
 
 def check_same(
@@ -168,33 +153,6 @@ def check_same(
         if tensor.shape != saved[name]:
             shapes = f"{tuple(saved[name])}, not {tuple(tensor.shape)}"
             raise ValueError(f"checkpoint of step {step}: {name!r} has shape {shapes}")
-
-
-def _restore_optimizer(
-    tensors: Tensors, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    state: dict[int, Tensors] = {}
-    for index, (name, _) in enumerate(named(model, optimizer)):
-        prefix = f"{OPTIMIZER}/{name}/"
-        state[index] = {
-            key.removeprefix(prefix): value
-            for key, value in tensors.items()
-            if key.startswith(prefix)
-        }
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _read(checkpoint: Checkpoint) -> Tensors:
-    read: Tensors = {}
-    for file in files_of(checkpoint):
-        read.update(load_file(file))
-    return read
-
-
-def files_of(checkpoint: Checkpoint) -> list[Path]:
-    """Return the files of tensors, of those workers that wrote any."""
-    return [file for folder in checkpoint.shards for file in sorted(folder.glob(SHARD_FILES))]
 
 
 # --- what there is ----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -138,7 +138,8 @@ class Trainer:
         for later in range(1, min(self.ahead, self.schedule.steps - 1 - step) + 1):
             self.stepper.expect(self._rows_at(position + later * self.batch_size))
         done = self.stepper.take(self._rows_at(position), rate)
-        self.state = checkpoint.State(
+        self.state = replace(
+            self.state,
             step=step + 1,
             position=position + self.batch_size,
             seed=self.ctx.seed,

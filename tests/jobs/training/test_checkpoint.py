@@ -12,9 +12,12 @@ from safetensors.torch import load_file
 
 from jobs.training import checkpoint
 from jobs.training import model as models
-from jobs.training.checkpoint import Snapshots, State, restore, shares
+from jobs.training.checkpoint import Snapshots, State, shares
 from jobs.training.optimizers import OptimizerConfig, optimizer_for
+from jobs.training.parallel import restoring
+from jobs.training.process_group import ProcessGroup
 from orchestrator.job import Checkpoint
+from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SMALL
 
 CPU = torch.device("cpu")
@@ -48,6 +51,12 @@ def save(folder: Path, trained: tuple[Any, torch.optim.Optimizer], size: int) ->
         Snapshots(*trained, rank=rank, size=size).take(State(step=5, seed=7))(shard)
         shards.append(shard)
     return Checkpoint(step=5, path=shards[0], shards=tuple(shards))
+
+
+def restore(found: Checkpoint, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Put a state back, as one worker alone."""
+    alone = ProcessGroup(LocalContext(folder=found.path))
+    restoring.restore(found, model, optimizer, alone)
 
 
 def state_of(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

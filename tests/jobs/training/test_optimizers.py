@@ -88,6 +88,20 @@ def test_muon_goes_on_bit_by_bit_with_weights_rounded_to_bf16(tmp_path: Path, su
     assert same_bits(resumed, whole)
 
 
+@pytest.mark.parametrize(("first", "then"), [("muon", "adamw"), ("adamw", "muon")])
+def test_what_another_optimizer_keeps_is_refused(
+    tmp_path: Path, sums: Path, first: str, then: str
+) -> None:
+    ctx = LocalContext(folder=tmp_path, inputs={"data": sums}, stop_after=3)
+    recipe = {**SHORT, "checkpoint_every": 2}
+    with pytest.raises(InterruptedError):
+        pretrain(ctx, **{**recipe, "optimizer": {"kind": first}})
+    said = f"of step 2 was made with optimizer.kind='{first}', this attempt has '{then}'"
+    ctx.stop_after = None
+    with pytest.raises(ValueError, match=said):
+        pretrain(ctx, **{**recipe, "optimizer": {"kind": then}})
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [

@@ -19,6 +19,9 @@ from jobs.training import checkpoint
 from jobs.training import model as models
 from jobs.training.checkpoint import Snapshots, State
 from jobs.training.optimizers import OptimizerConfig, optimizer_for
+from jobs.training.parallel.restoring import restore
+from jobs.training.parallel.stored_chunks import stored_chunks
+from jobs.training.process_group import ProcessGroup
 from orchestrator.job import Checkpoint
 from tests.jobs.local_context import LocalContext
 from tests.jobs.recipes import SHORT, SMALL
@@ -117,9 +120,10 @@ def test_a_model_of_any_ties_goes_on_bit_by_bit_and_is_written_as_it_is(
     for _ in range(steps):
         train(model, optimizer)
     found = save(folder / "saved", model, optimizer, size)
-    read: Any = checkpoint.shape(found)
+    alone = ProcessGroup(LocalContext(folder=folder))
+    read: Any = checkpoint.shape(found, stored_chunks(found, alone))
     again = optimizer_of(read.train())
-    checkpoint.restore(found, read, again)
+    restore(found, read, again, alone)
     assert own(read) == own(model)
     train(model.train(), optimizer)
     train(read, again)
@@ -140,8 +144,9 @@ def test_a_checkpoint_whose_config_ties_what_it_holds_apart_is_read(tmp_path: Pa
     found = save(tmp_path / "saved", model, optimizer, 2)
     config = found.path / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "tie_word_embeddings": True}))
-    read: Any = checkpoint.shape(found)
-    checkpoint.restore(found, read, optimizer_of(read))
+    alone = ProcessGroup(LocalContext(folder=tmp_path))
+    read: Any = checkpoint.shape(found, stored_chunks(found, alone))
+    restore(found, read, optimizer_of(read), alone)
     assert same(read, model)
     assert not read.config.tie_word_embeddings
     models.save(read, tmp_path / "out")

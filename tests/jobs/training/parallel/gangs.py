@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,30 @@ import transformers.models.qwen3_moe.modeling_qwen3_moe  # noqa: F401
 
 from jobs.pretraining import pretrain
 from jobs.training import model as models
-from orchestrator.job import Metrics
+from orchestrator.job import Checkpoint, Metrics
 from tests.jobs import local_context
 from tests.jobs.local_context import LocalContext
 from tests.jobs.qualification.forked_gang import fork_all
 
 BUILD = models.build
+
+
+@dataclass
+class RemoteShards(Sequence[Path]):
+    """The parts of a checkpoint as in a store: what is taken out of here comes to this worker."""
+
+    shards: Sequence[Path]
+    brought: dict[str, int]  # bytes of those that came, by name
+
+    def __len__(self) -> int:
+        """Return the number of parts."""
+        return len(self.shards)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Bring a part."""
+        part = self.shards[index]
+        self.brought[part.name] = sum(file.stat().st_size for file in part.iterdir())
+        return part
 
 
 def trained(ctx: LocalContext, *, name: str, stop_after: int | None, **recipe: Any) -> Metrics:
@@ -36,12 +56,19 @@ def trained(ctx: LocalContext, *, name: str, stop_after: int | None, **recipe: A
         return BUILD(architecture, *rest)
 
     models.build = build
+    latest, brought = ctx.latest_checkpoint, dict[str, int]()
+
+    def of_a_store() -> Checkpoint | None:
+        found = latest()
+        return found and replace(found, shards=RemoteShards(found.shards, brought))
+
+    ctx.latest_checkpoint = of_a_store  # type: ignore[method-assign]
     try:
         return pretrain(ctx, **recipe)
     except InterruptedError:
         return {}
     finally:
-        told = {"losses": ctx.series("train/loss"), "built": built}
+        told = {"losses": ctx.series("train/loss"), "built": built, "brought": brought}
         Path(ctx.folder, f"{name}-{ctx.rank}.json").write_text(json.dumps(told))
 
 

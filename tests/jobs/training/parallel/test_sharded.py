@@ -188,6 +188,30 @@ def test_split_experts_go_on_on_any_mesh(others: Path, tmp_path: Path, sums: Pat
         assert losses == pytest.approx(alone[begin : begin + len(losses)], rel=1e-3)
 
 
+def test_a_worker_brings_the_parts_that_hold_something_of_its_own_and_no_more(
+    tmp_path: Path, sums: Path, undisturbed: LocalContext
+) -> None:
+    folder, recipe = tmp_path / "in turn", {"checkpoint_every": 2}
+    gangs_in_turn = [
+        _gang(folder, sums, str(number), workers, mesh, 3 + 2 * number, **recipe)
+        for number, (workers, mesh) in enumerate([(4, {"shard": 4})] * 2 + [(2, None)] * 2)
+    ]
+    _trained(tmp_path, *gangs_in_turn)
+    parts = [[_told(folder, str(n), rank)["brought"] for rank in range(2)] for n in range(4)]
+    assert [[sorted(brought) for brought in of_gang] for of_gang in parts] == [
+        [[], []],
+        [["rank-0"], ["rank-1"]],
+        [["rank-0", "rank-2"], ["rank-1", "rank-3"]],
+        [["rank-0"], ["rank-1"]],
+    ]
+    one, half = sum(parts[1][1].values()), sum(parts[3][1].values())
+    assert half == pytest.approx(2 * one, rel=0.2)
+    alone = undisturbed.series("train/loss")
+    for number in range(4):
+        losses, begin = _losses(folder, str(number)), 2 * number
+        assert losses == pytest.approx(alone[begin : begin + len(losses)], rel=1e-3)
+
+
 @pytest.mark.parametrize("kind", BIASED)
 def test_biases_that_are_parameters_stay_with_every_worker_on_any_mesh(
     tmp_path: Path, sums: Path, kind: str
