@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from jobs.data.tokens.training_data import rows_config
 from jobs.training import model as models
 from jobs.training.optimizers import DEALT_OUT
 from jobs.training.parallel.degrees import MeshDegrees, parallel_of
@@ -24,7 +25,6 @@ FLOAT32, BFLOAT16 = 4, 2  # bytes
 _MOMENTS = 2
 _GB = 1e9
 _WIDTHS, _INNER_WIDTHS = 10, 4  # values that a layer keeps of a token: of hidden and inner size
-_SEQUENCE = 1024  # tokens of a row, where the recipe says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,22 +146,24 @@ def forecast(
         f"of gathered layers, about {_gb(memory.activations)} of activations"
     )
     size = f"{models.parameters(model) / _GB:,.2f}B parameters, {workers:,} workers"
+    assumed = _assumed(params, model)
     if memory_gb is not None and memory.rank > memory_gb * _GB:
         raise ValueError(
             f"{size}: a rank needs {_gb(memory.rank)} ({parts}), a chip has {memory_gb:,.0f} GB; "
-            f"{_way_out(memory, memory_gb)}"
+            f"{_way_out(memory, memory_gb)}{assumed}"
         )
     have = f" of {memory_gb:,.0f} GB" if memory_gb is not None else ""
     yield (
         f"{size}: {_gb(memory.rank)}{have} a rank ({parts}), {_gb(memory.checkpoint)} a save; "
         f"to begin, {_gb(models.parameters(model) * FLOAT32)} on the host of the first worker"
+        f"{assumed}"
     )
 
 
 def _recipe(params: Mapping[str, Any], parallel: MeshDegrees, *, bf16: bool) -> MemoryFactors:
     rows = -(-params.get("batch_size", 64) // parallel.data)
     rows = -(-rows // params.get("accumulate", 1))
-    width = (params.get("rows") or {}).get("sequence", _SEQUENCE)
+    width = rows_config(params.get("rows") or {}).sequence
     if (most := params.get("micro_batch_tokens")) is not None:
         rows = min(rows, max(1, most // width))
     precision = params.get("precision", "auto")
@@ -171,6 +173,17 @@ def _recipe(params: Mapping[str, Any], parallel: MeshDegrees, *, bf16: bool) -> 
         master_weights=params.get("weights") == "bf16",
         activation_checkpointing=bool(params.get("activation_checkpointing")),
     )
+
+
+def _assumed(params: Mapping[str, Any], model: Any) -> str:  # noqa: ANN401 - a transformers model
+    """Say what the recipe leaves to the data, and is taken to be as usual here."""
+    rows = params.get("rows") or {}
+    assumed: list[str] = []
+    if "vocab_size" not in (params.get("model") or {}):
+        assumed.append(f"a vocabulary of {model.config.get_text_config().vocab_size:,}")
+    if "sequence" not in rows:
+        assumed.append(f"rows of {rows_config(rows).sequence:,} tokens")
+    return f"; assumed: {' and '.join(assumed)}" if assumed else ""
 
 
 def _way_out(memory: Memory, memory_gb: float) -> str:

@@ -18,14 +18,17 @@ def main() -> None:
 
 
 def _answer(function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a job says, why it refuses, or what has kept it from saying anything."""
     module, _, name = function.rpartition(".")
-    forecast = getattr(importlib.import_module(module), name)
     try:
+        forecast = getattr(importlib.import_module(module), name)
         return {
             "lines": [str(line) for line in forecast(arguments["params"], **_beside(arguments))]
         }
     except ValueError as error:
         return {"refused": " ".join(str(error).split())}
+    except Exception as error:  # noqa: BLE001 - border: user code; other questions have answers
+        return {"unknown": " ".join(f"{type(error).__name__}: {error}".split())}
 
 
 def _beside(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 A job NAME whose module has `forecast_NAME` is asked where its stage gives `parallel`: what that
 splits is for the job to know. It is asked in a process of its own, once for all stages, as it may
-import torch, and what it says is kept; where that fails, nothing is known, which is told and stops
-nobody.
+import torch, and what it says is kept; of a stage where that fails nothing is known, which is told
+and stops nobody.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def forecasts(
     answers = _answers(questions, jobs, ForecastCache(kept))
     if isinstance(answers, str):
         stages = ", ".join(dict.fromkeys(repr(question.stage) for question in questions))
-        return (), [f"what {stages} will take is not known here: {answers}"]
+        return (), [_unknown(stages, answers)]
     problems: list[Problem] = []
     notes: list[str] = []
     for question, answer in zip(questions, answers, strict=True):
@@ -74,7 +74,13 @@ def forecasts(
             path = f"pipeline.stages.{question.stage}.params.{PARAMETER}"
             problems.append(Problem(path, f"on {question.pool!r}: {answer['refused']}"))
         notes += [f"{where}: {line}" for line in answer.get("lines", ())]
-    return problems, notes
+        if "unknown" in answer:
+            notes.append(_unknown(repr(question.stage), answer["unknown"]))
+    return problems, tuple(dict.fromkeys(notes))
+
+
+def _unknown(stages: str, why: str) -> str:
+    return f"what {stages} will take is not known here: {why}"
 
 
 def _answers(
@@ -86,7 +92,8 @@ def _answers(
     answers = _ask(new, jobs) if new else []
     if isinstance(answers, str):
         return answers
-    cache.add({q.key: answer for q, answer in zip(new, answers, strict=True) if q.key})
+    told = [(q.key, a) for q, a in zip(new, answers, strict=True) if "unknown" not in a]
+    cache.add({key: answer for key, answer in told if key})
     fresh = iter(answers)
     return [answer if answer is not None else next(fresh) for answer in cached]
 

@@ -73,6 +73,28 @@ def test_a_job_that_fails_to_answer_stops_nobody(jobs: JobSettings) -> None:
     assert note == "what 'train' will take is not known here: RuntimeError: no torch here"
 
 
+def test_a_job_that_fails_to_answer_hides_no_refusal_of_another(
+    tmp_path: Path, jobs: JobSettings
+) -> None:
+    kept = tmp_path / "forecasts.json"
+    stages = [
+        build.stage(
+            name,
+            job=f"forecasting.work.{job}",
+            params={"parallel": {"shard": 4}},
+            needs=Needs(workers=2),
+        )
+        for name, job in (("first", "broken"), ("train", "learn"), ("last", "broken"))
+    ]
+    for _ in range(2):
+        (problem,), notes = forecasts(build.plan(*stages), jobs, Importable(jobs.code), kept)
+        assert str(problem).startswith("pipeline.stages.train.params.parallel: on 'a': ")
+        assert list(notes) == [
+            f"what {name!r} will take is not known here: RuntimeError: no torch here"
+            for name in ("first", "last")
+        ]
+
+
 def test_a_job_is_asked_once_until_it_or_the_question_changes(
     tmp_path: Path, jobs: JobSettings
 ) -> None:

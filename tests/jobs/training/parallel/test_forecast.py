@@ -36,7 +36,7 @@ def test_seven_billion_parameters_fit_64_chips_and_not_one() -> None:
     line = _forecast(64, parallel={"shard": 64})
     assert line.startswith("6.74B parameters, 64 workers: ")
     assert "(1.7 GB of weights, gradients and optimizer state" in line
-    assert line.endswith("80.9 GB a save; to begin, 27.0 GB on the host of the first worker")
+    assert "80.9 GB a save; to begin, 27.0 GB on the host of the first worker; assumed: " in line
     with pytest.raises(
         ValueError, match=r"needs .* \(107\.8 GB of weights.*a chip has 80 GB; shard"
     ):
@@ -50,6 +50,23 @@ def test_deepseek_v3_fits_2048_chips_where_its_experts_are_split() -> None:
     assert line.startswith("671.03B parameters, 2,048 workers: ")
     with pytest.raises(ValueError, match=r"80 GB; split its layers by parallel\.tensor"):
         _forecast(2048, parallel={"shard": 2048}, **recipe)
+
+
+def test_what_is_assumed_is_said() -> None:
+    mesh = {"parallel": {"shard": 64}}
+    vocabulary, width = "a vocabulary of 32,000", "rows of 1,024 tokens"
+    assert _forecast(64, **mesh).endswith(f"; assumed: {vocabulary} and {width}")
+    assert _forecast(64, **mesh, rows={"sequence": 8}).endswith(f"; assumed: {vocabulary}")
+    model = {**SEVEN_BILLION, "vocab_size": 8}
+    assert _forecast(64, **mesh, model=model).endswith(f"; assumed: {width}")
+    assert "assumed" not in _forecast(64, **mesh, model=model, rows={"sequence": 8})
+    with pytest.raises(ValueError, match=rf"; assumed: {vocabulary} and {width}"):
+        _forecast(1, parallel={"shard": -1})
+
+
+def test_rows_that_can_not_be_made_are_refused_before_anything_runs() -> None:
+    with pytest.raises(ValueError, match=r"rows\.sequence='4k': give a whole number"):
+        _forecast(64, parallel={"shard": 64}, rows={"sequence": "4k"})
 
 
 def test_what_is_kept_for_the_backward_pass_counts_and_can_be_lessened() -> None:
