@@ -109,6 +109,11 @@ class RowSource(Protocol):
         """Tokens of a row."""
         ...
 
+    @property
+    def reads_to_count(self) -> bool:
+        """Whether `counts` reads anything, as where masks in a store say what is to be learnt."""
+        ...
+
     def read(self, part: torch.Tensor) -> RowBatch:
         """Return the rows of these numbers, int64 [rows]."""
         ...
@@ -133,6 +138,11 @@ class Rows:
     def width(self) -> int:
         """Tokens of a row."""
         return int(self.tokens.shape[1])
+
+    @property
+    def reads_to_count(self) -> bool:
+        """Whether `counts` reads anything: all is in memory."""
+        return False
 
     def read(self, part: torch.Tensor) -> RowBatch:
         """Return the rows of these numbers, int64 [rows]."""

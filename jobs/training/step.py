@@ -71,15 +71,14 @@ class Stepper:
     def expect(self, chosen: torch.Tensor) -> None:
         """Begin to read the rows of a later step, where they are read at all."""
         if isinstance(self.rows, PrefetchedRows):
-            self.rows.expect(chosen, self.group.share(chosen), self.pad)
+            self.rows.expect(self._counted(chosen), self.group.share(chosen), self.pad)
 
     def take(self, chosen: torch.Tensor, rate: float) -> Done:
         """Take one step on the rows `chosen` of the global batch, at this learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with self.times.part("data"):
-            tokens, learnt = self.rows.counts(chosen, self.pad)
-        if not learnt:  # every worker sees the whole batch's labels, so that all leave it out
+        tokens, learnt = self._counts(chosen)
+        if not learnt:  # every worker knows of the whole batch's labels, so that all leave it out
             nothing = torch.zeros((), device=self.group.device)
             return Done(nothing, nothing, tokens, learnt)
         self.balance.begin()
@@ -93,6 +92,22 @@ class Stepper:
         self.balance.end(finite=finite)
         self.optimizer.zero_grad(set_to_none=True)
         return Done(loss, norm, tokens, learnt, finite)
+
+    def _counted(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Return the rows of a batch that this worker counts: its own, where that reads them."""
+        return self.group.share(chosen) if self.rows.reads_to_count else chosen
+
+    def _counts(self, chosen: torch.Tensor) -> tuple[int, int]:
+        """Return how many tokens the rows of a batch have, and how many labels."""
+        with self.times.part("data"):
+            counts = self.rows.counts(self._counted(chosen), self.pad)
+        if not self.rows.reads_to_count:
+            return counts
+        with self.times.part("communication"):
+            tokens, learnt = self.group.sum(
+                torch.tensor(counts, device=self.group.device)
+            ).tolist()
+        return tokens, learnt
 
     def _clipped(self) -> torch.Tensor:
         """Have the norm of the gradient be `clip` at most; return what it was."""

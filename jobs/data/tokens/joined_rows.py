@@ -27,6 +27,11 @@ class JoinedRows:
         """Tokens of a row."""
         return self._sources[0].width
 
+    @property
+    def reads_to_count(self) -> bool:
+        """Whether a source reads anything to count."""
+        return any(source.reads_to_count for source in self._sources)
+
     def read(self, part: torch.Tensor) -> RowBatch:
         """Read some rows, each of its source."""
         batches, places = [], []
@@ -64,6 +69,11 @@ class ChosenRows:
     def width(self) -> int:
         """Tokens of a row."""
         return self._source.width
+
+    @property
+    def reads_to_count(self) -> bool:
+        """Whether the source reads anything to count."""
+        return self._source.reads_to_count
 
     def read(self, part: torch.Tensor) -> RowBatch:
         """Read some rows."""

@@ -9,11 +9,13 @@ A row has one token more than the sequence that a model takes: the last is a lab
 
 Positions count from the beginning of each document in the row, by which a model keeps documents
 apart; then nothing is learnt of a document's first token, which nothing comes before. Where a row
-lies follows from the index: no table of rows is held of `cut`, and 8 bytes a row of `whole`.
+lies follows from the index: no table of rows is held of `cut`, and 8 bytes a row of `whole`, the
+number of its first document.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -67,9 +69,10 @@ class TokenRows:
         self._sequence, self._apart, self._pad = sequence, apart, pad
         ends = np.cumsum([0, *(shard.tokens for shard in shards)], dtype=np.int64)
         self._ends = ends
-        self._bins = _bins(shards, sequence + 1) if packing == WHOLE else None
+        self._documents = np.cumsum([0, *map(len, shards)], dtype=np.int64)
+        self._firsts = _first_documents(shards, sequence + 1) if packing == WHOLE else None
         cut = max(0, int(ends[-1]) - 1) // sequence
-        self._size = cut if self._bins is None else len(self._bins)
+        self._size = cut if self._firsts is None else len(self._firsts)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -79,6 +82,11 @@ class TokenRows:
     def width(self) -> int:
         """Tokens of a row."""
         return self._sequence + 1
+
+    @property
+    def reads_to_count(self) -> bool:
+        """Whether labels are counted by what is read: masks say which there are."""
+        return self._masks is not None
 
     def read(self, part: torch.Tensor) -> RowBatch:
         """Read some rows.
@@ -111,7 +119,7 @@ class TokenRows:
         numbers = part.tolist()
         pieces = [piece for at, number in enumerate(numbers) for piece in self._pieces(at, number)]
         tokens = sum(piece.end - piece.begin for piece in pieces)
-        if self._bins is None:
+        if self._firsts is None:
             tokens -= len(numbers)  # the last of a row is the first of the next
         if self._masks is None:
             return tokens, self._unmasked(pieces, len(numbers))
@@ -138,9 +146,8 @@ class TokenRows:
         """Yield the pieces of row `number`, which is row `row` of a batch."""
         if not 0 <= number < self._size:
             raise IndexError(f"row {number!r} of {self._size!r}")
-        if self._bins is not None:
-            shard, begin, end = self._bins[number].tolist()
-            yield RowPiece(row, 0, shard, begin, end)
+        if self._firsts is not None:
+            yield self._whole_documents(row, number, self._firsts)
             return
         begin = number * self._sequence
         end = begin + self._sequence + 1
@@ -152,6 +159,17 @@ class TokenRows:
                 yield RowPiece(row, place - begin, shard, place - first, place - first + stop)
             place += stop
             shard += 1
+
+    def _whole_documents(self, row: int, number: int, firsts: Ints) -> RowPiece:
+        """Return the documents of a row from its first to before that of the next row."""
+        first = int(firsts[number])
+        shard = int(np.searchsorted(self._documents, first, side="right")) - 1
+        before, after = int(self._documents[shard]), int(self._documents[shard + 1])
+        if number + 1 < self._size:
+            after = min(after, int(firsts[number + 1]))
+        begin = self._shards[shard].start(first - before)
+        end = self._shards[shard].start(after - before)
+        return RowPiece(row, 0, shard, begin, min(end, begin + self.width))
 
     def _filled(
         self, pieces: Sequence[RowPiece], rows: int
@@ -199,19 +217,19 @@ def _positions(starts: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
     return positions
 
 
-def _bins(shards: Sequence[Shard], width: int) -> npt.NDArray[np.int64]:
-    """Return the rows of whole documents: shard, first and last token, int64 [rows, 3]."""
-    rows: list[tuple[int, int, int]] = []
-    for number, shard in enumerate(shards):
+def _first_documents(shards: Sequence[Shard], width: int) -> npt.NDArray[np.int64]:
+    """Return the first document of each row of whole ones, numbered over all shards, [rows]."""
+    firsts = array("q")
+    before = 0
+    for shard in shards:
         edges = np.append(shard.starts, shard.tokens)
         first = 0
         while first < len(shard):
-            begin = int(edges[first])
-            after = int(np.searchsorted(edges, begin + width, side="right")) - 1
-            after = max(after, first + 1)
-            rows.append((number, begin, min(int(edges[after]), begin + width)))
-            first = after
-    return np.asarray(rows, dtype=np.int64).reshape(-1, 3)
+            firsts.append(before + first)
+            after = int(np.searchsorted(edges, int(edges[first]) + width, side="right")) - 1
+            first = max(after, first + 1)
+        before += len(shard)
+    return np.frombuffer(firsts, dtype=np.int64) if firsts else np.zeros(0, dtype=np.int64)
 
 
 def check_masks(shards: Sequence[Shard], masks: Sequence[Shard] | None) -> None:

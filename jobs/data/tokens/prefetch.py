@@ -57,11 +57,16 @@ class PrefetchedRows:
         """Tokens of a row."""
         return self._source.width
 
-    def expect(self, chosen: torch.Tensor, share: torch.Tensor, pad: int) -> None:
-        """Begin to read `share`, this worker's part of the rows `chosen` of a batch."""
-        key = _key(chosen)
+    @property
+    def reads_to_count(self) -> bool:
+        """Whether the source reads anything to count."""
+        return self._source.reads_to_count
+
+    def expect(self, counted: torch.Tensor, share: torch.Tensor, pad: int) -> None:
+        """Begin to count the rows `counted`, and to read `share`, this worker's of a batch."""
+        key = _key(counted)
         if key not in self._counts:
-            self._counts[key] = _begin(lambda: self._source.counts(chosen, pad))
+            self._counts[key] = _begin(lambda: self._source.counts(counted, pad))
             self._batches[_key(share)] = _begin(lambda: self._source.read(share))
 
     def read(self, part: torch.Tensor) -> RowBatch:

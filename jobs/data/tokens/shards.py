@@ -147,6 +147,12 @@ class Shard:
         """Where each document begins, in tokens, int64 [documents]."""
         return self._places // self.type.itemsize
 
+    def start(self, number: int) -> int:
+        """Return where document `number` begins, in tokens; after the last one all end."""
+        if number == len(self):
+            return self.tokens
+        return int(self._places[number]) // self.type.itemsize
+
     def span(self, begin: int, end: int) -> tuple[StoredFile, int, int]:
         """Return where tokens `begin` to `end` lie: the file, and a range of its bytes."""
         return self.file, begin * self.type.itemsize, end * self.type.itemsize

@@ -37,6 +37,7 @@ def rows_of(
     folder: Path, parts: list[list[int]], *, masks: bool = False, **how: object
 ) -> tuple[TokenRows, list[list[int]]]:
     """Return rows of documents in several shards, and the documents; odd tokens are learnt."""
+    folder.mkdir(exist_ok=True)
     begin, documents, shards, masked = 1, [], [], []
     for number, lengths in enumerate(parts):
         own = numbered(lengths, begin)
@@ -148,3 +149,10 @@ def test_a_mask_of_other_documents_is_refused(tmp_path: Path) -> None:
     check_masks([shard], [shard_of(tmp_path / "c", [[1, 0, 1]], "u1")])
     with pytest.raises(DataError, match=r"b is no mask of .*a: their documents differ"):
         check_masks([shard], [mask])
+
+
+def test_rows_of_whole_documents_take_8_bytes_each(tmp_path: Path) -> None:
+    rows, _ = rows_of(tmp_path, [[4, 1, 9], [], [2, 2, 5]], packing=WHOLE)
+    assert rows._firsts is not None
+    assert rows._firsts.nbytes == 8 * len(rows)
+    assert rows._firsts.tolist() == [0, 2, 3, 5]

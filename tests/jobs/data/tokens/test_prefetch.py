@@ -36,6 +36,10 @@ class SlowRows:
     def width(self) -> int:
         return TABLE.shape[1]
 
+    @property
+    def reads_to_count(self) -> bool:
+        return False
+
     def read(self, part: torch.Tensor) -> RowBatch:
         self.reads.append(part.tolist())
         self.answers.wait()
