@@ -6,50 +6,28 @@ then saved beside the training. One that is gone before it was copied is told an
 
 from __future__ import annotations
 
+import errno
 import math
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from time import monotonic, time  # noqa: TID251 - files have times of this clock
 
+from jobs.commands.checkpoint_copies import ChangedError, Copies, Copy, hand_over
+from jobs.commands.checkpoint_layout import Layout, Written, changed
 from orchestrator.job import JobContext, KnownFailureError
 
 _STEP = "{step}"
 _WRITTEN_BY = ".written_by"  # beside a checkpoint: how many processes the command had
 _SHOWN = 5  # names that a line lists
-_SETTLE = 5.0
+_LOOK_SECONDS = 0.5  # between two looks of rank 0 at what is written
+_MOMENT = 0.1  # in which a small checkpoint is copied
+_END_SECONDS = 10.0  # that a copy has to end which nobody asks for any more
+_REFUSED_SECONDS = 30.0  # until a checkpoint is copied again that could not be copied
 _FOLLOW_SECONDS = 2.0  # between two looks of other workers at what rank 0 says
 _LAST_FOLLOW_SECONDS = 0.5  # the same once the command has failed or was ended
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """How checkpoints are named, and by what one is known to be whole.
-
-    Attributes:
-        pattern: Path of a checkpoint below `{checkpoints}`, a folder or a file, with `{step}`
-            for the digits of its step.
-        complete: A file in its folder that is written last.
-        tracker: A file below `{checkpoints}` whose text is the step of the newest that is whole.
-        settle: Seconds for which nothing of it may have changed, where neither of them is given.
-        reshard: Whether another number of processes than had written it can go on from it.
-    """
-
-    pattern: str
-    complete: str = ""
-    tracker: str = ""
-    settle: float = _SETTLE
-    reshard: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _Written:
-    step: int
-    path: Path
 
 
 class CheckpointFolder:
@@ -71,7 +49,14 @@ class CheckpointFolder:
         )
         self._next_look = 0.0
         self._lived = 0.0  # when the command was last seen to run well
-        self._copies = folder.parent / "adopted"
+        tracker = layout.tracker if layout else ""
+        notes = {} if ctx.rank else {_WRITTEN_BY: str(self._processes)}
+        self._copies = Copies(folder, folder.parent / "adopted", tracker, notes)
+        self._copy: Copy | None = None  # being made, or made and not yet handed over
+        self._handed: Path | None = None  # a copy that is being saved
+        self._signs: dict[Written, object] = {}  # of the last look
+        self._restored = self._refused = -1
+        self._had_parts = False  # of what this attempt has written
         folder.mkdir(parents=True)
         if layout:
             before, after = map(re.escape, layout.pattern.split(_STEP))
@@ -88,7 +73,7 @@ class CheckpointFolder:
         checkpoint = self._ctx.latest_checkpoint()
         if checkpoint is None:
             return None
-        self._last = checkpoint.step
+        self._last = self._restored = checkpoint.step
         for shard in checkpoint.shards:
             shutil.copytree(shard, self._folder, symlinks=True, dirs_exist_ok=True)
         self._compare_size(self._layout)
@@ -127,14 +112,30 @@ class CheckpointFolder:
         """
         if self._layout is None:
             return
+        self._sweep()
         if self._ctx.rank:
             self._follow(self._layout, time())
             return
-        newest = None if self._ctx.saving else self._newest(self._layout, time())
-        if newest is not None:
-            self._save(newest, self._layout, last=False)
-        elif not self._seen and not self._warned:
-            self._tell_strays(self._layout)
+        written = self._copy.written if self._copy else self._look(self._layout)
+        copy = self._copied(written, self._layout, ended=False) if written else None
+        if copy is not None:
+            self._save(copy, last=False)
+
+    def _look(self, layout: Layout) -> Written | None:
+        """Return the newest that is whole, where it is time to look and nothing is being saved."""
+        if monotonic() < self._next_look or self._ctx.saving:
+            return None
+        self._next_look = monotonic() + _LOOK_SECONDS
+        newest = self._newest(layout, time())
+        if newest is None and not self._seen and not self._warned:
+            self._tell_strays(layout)
+        return newest
+
+    def _sweep(self) -> None:
+        """Remove what is left of a copy whose save is over, however it ended."""
+        if self._handed is not None and not self._ctx.saving:
+            shutil.rmtree(self._handed, ignore_errors=True)
+            self._handed = None
 
     def adopt_last(self) -> None:
         """Save the newest, once the command has ended, and wait until it is saved."""
@@ -154,11 +155,15 @@ class CheckpointFolder:
             at = math.inf if orderly else self._lived
             if self._ctx.rank:
                 self._follow_rest(layout, at, seconds)
-            elif newest := self._newest(layout, at):
-                self._save(newest, layout, last=True, ended=True)
             else:
-                self._tell_last()
+                self._save_last(layout, at)
             self._ctx.finish_saving()
+
+    def close(self) -> None:
+        """Have no copy be made any more: the folder where it would be goes."""
+        if self._copy is not None:
+            self._copy.give_up()
+            self._copy.wait(_END_SECONDS)
 
     def _follow_rest(self, layout: Layout, at: float, seconds: float) -> None:
         """Save what rank 0 saves last; it may run on, and say nothing more."""
@@ -169,13 +174,13 @@ class CheckpointFolder:
 
     def _tell_strays(self, layout: Layout) -> None:
         """Say once that what is written looks like checkpoints, and fits the pattern nowhere."""
-        numbered = (path for path in self._folder.iterdir() if re.search(r"\d", path.name))
-        if any(time() - _changed(path) >= layout.settle for path in numbered):
+        numbered = (path for path in self._written() if re.search(r"\d", path.name))
+        if any(time() - changed(path) >= layout.settle for path in numbered):
             self._warned = True
             self._ctx.log(f"no checkpoint is saved: {self._strays(layout)}")
 
     def _strays(self, layout: Layout) -> str:
-        names = sorted(path.name for path in self._folder.iterdir())
+        names = sorted(path.name for path in self._written())
         shown = ", ".join(map(repr, names[:_SHOWN])) + ", ..." * (len(names) > _SHOWN)
         return f"nothing in {{checkpoints}} fits {layout.pattern!r}, but there is {shown}"
 
@@ -190,8 +195,8 @@ class CheckpointFolder:
         parts = list(self._all(layout))
         if parts:
             newest = max(parts, key=lambda written: written.step)
-            why = f"{newest.path.name!r} is not whole: {self._lacks(newest, layout)}"
-        elif any(self._folder.iterdir()):
+            why = f"{newest.path.name!r} is not whole: {layout.lacks(newest)}"
+        elif self._written():
             why = self._strays(layout)
         elif failed:
             return
@@ -199,22 +204,32 @@ class CheckpointFolder:
             why = "the command has written nothing into {checkpoints}"
         self._ctx.log(f"no checkpoint was saved: {why}")
 
-    def _lacks(self, written: _Written, layout: Layout) -> str:
-        if layout.complete:
-            return f"it has no {layout.complete!r}"
-        if layout.tracker:
-            return f"{layout.tracker!r} does not name step {written.step}, or a later one"
-        return f"it had changed within the last {layout.settle:g} s"
+    def _written(self) -> list[Path]:
+        try:
+            return list(self._folder.iterdir())
+        except OSError:  # the command has removed the folder
+            return []
 
     def _adopt_last(self, layout: Layout) -> None:
         if self._ctx.rank:
             with self._ctx.busy("waiting for the last checkpoint"):
-                while not self._follow(layout, math.inf):
+                while not self._follow(layout, math.inf, ended=True):
                     Event().wait(_FOLLOW_SECONDS)
             return
-        newest = self._newest(layout, math.inf)
-        if newest is not None:
-            self._save(newest, layout, last=True)
+        with self._ctx.busy("saving the last checkpoint"):
+            self._save_last(layout, math.inf)
+
+    def _save_last(self, layout: Layout, at: float) -> None:
+        """Save the newest of a command that has ended, and tell the others that nothing follows.
+
+        That is one whose copy is made where the command has removed it since.
+        """
+        newest = self._newest(layout, at, ended=True)
+        if newest is None and self._copy is not None and self._copy.whole:
+            newest = self._copy.written
+        copy = self._copied(newest, layout, ended=True) if newest else None
+        if copy is not None:
+            self._save(copy, last=True)
         else:
             self._tell_last()
 
@@ -227,120 +242,139 @@ class CheckpointFolder:
         if self._ctx.world_size > 1:
             self._ctx.announce_checkpoint(max(self._last, 0), last=True)
 
-    def _newest(self, layout: Layout, at: float) -> _Written | None:
+    def _newest(self, layout: Layout, at: float, *, ended: bool = False) -> Written | None:
+        """Return the newest that was whole `at` a time, and, as it runs on, a look ago."""
         new = (written for written in self._all(layout) if written.step > self._last)
-        whole = (written for written in new if self._whole(written, layout, at))
+        before, self._signs = self._signs, {new: layout.sign(new, self._folder) for new in new}
+        whole = (
+            written
+            for written, sign in self._signs.items()
+            if (ended or before.get(written) == sign) and layout.whole(written, self._folder, at)
+        )
         return max(whole, key=lambda written: written.step, default=None)
 
     def _follow(
         self, layout: Layout, at: float, pace: float = _FOLLOW_SECONDS, *, ended: bool = False
     ) -> bool:
         """Save what rank 0 saves; return whether nothing follows."""
+        if self._copy is not None and not (self._copy.done or ended):
+            return False
         now = monotonic()
-        if self._over or now < self._next_look:
+        if self._over or (now < self._next_look and self._copy is None):
             return self._over
         self._next_look = now + pace
+        parts = list(self._all(layout))
+        self._had_parts |= any(part.step > self._restored for part in parts)
         if self._ctx.saving:
             return False
         step, last = self._ctx.announced_checkpoint(self._last) or (-1, False)
         if step > self._last:
-            nothing = _Written(step, self._folder / layout.pattern.replace(_STEP, str(step)))
-            parts = (written for written in self._all(layout) if written.step == step)
-            mine = next(parts, nothing)
-            if not self._settled(mine, layout, at):
+            mine = next((part for part in parts if part.step == step), None)
+            if not self._save_part(step, mine, layout, at, ended=ended):
                 return False
-            self._save(mine, layout, last=last, ended=ended)
         self._over = last
         return last
 
-    def _settled(self, part: _Written, layout: Layout, at: float) -> bool:
+    def _save_part(
+        self, step: int, mine: Written | None, layout: Layout, at: float, *, ended: bool
+    ) -> bool:
+        """Save this worker's part, where it has one; return whether it was whole and is copied."""
+        if mine is None and self._copy is not None and self._copy.written.step == step:
+            mine = self._copy.written
+        if mine is None:
+            if self._had_parts:
+                raise ValueError(self._removed(step))
+            self._last = step
+            self._ctx.save_checkpoint(step, lambda _: None)
+            return True
+        if not self._settled(mine, layout, at):
+            return False
+        copy = self._copied(mine, layout, ended=ended)
+        if copy is None or isinstance(copy.error, ChangedError):
+            return False
+        self._save(copy, last=False)
+        return True
+
+    def _settled(self, part: Written, layout: Layout, at: float) -> bool:
         """Whether this worker's part is whole, where nothing but its age says so."""
         signed = layout.complete or layout.tracker or not part.path.exists()
-        return bool(signed) or self._whole(part, layout, at)
+        return bool(signed) or layout.whole(part, self._folder, at)
 
-    def _save(self, written: _Written, layout: Layout, *, last: bool, ended: bool = False) -> None:
-        was_there = written.path.exists()
-        copy = self._copied(written, layout, ended=ended)
-        self._last = written.step
-        if copy is None and not self._ctx.rank:
-            self._ctx.log(f"checkpoint of step {written.step} was gone before it was saved")
-            if last:
-                self._tell_last()
+    def _removed(self, step: int) -> str:
+        what = f"the part of worker {self._ctx.rank} of the checkpoint of step {step}"
+        return f"{what} was removed before it was saved; keep two of them"
+
+    def _copied(self, written: Written, layout: Layout, *, ended: bool) -> Copy | None:
+        """Return a copy, or why there is none; `None` while it is being made."""
+        copy, self._copy = self._copy, None
+        same = copy is not None and copy.written == written
+        if copy is not None and same and (copy.whole or (copy.done and not ended)):
+            return copy
+        if copy is not None and (ended or not same):
+            copy.give_up()
+            copy.wait(_END_SECONDS)
+            copy = None
+        if ended:
+            return self._copies.take(written)
+        if copy is None:
+            copy = self._copies.begin(written, lambda: layout.sign(written, self._folder))
+            copy.wait(_MOMENT)
+        self._copy = None if copy.done else copy
+        return copy if copy.done else None
+
+    def _save(self, copy: Copy, *, last: bool) -> None:
+        """Save what was copied. What could not be copied ends no command: see `_pass_over`.
+
+        Raises:
+            ValueError: A part of another worker than rank 0 was removed before it was copied.
+        """
+        ctx, step = self._ctx, copy.written.step
+        if copy.error is not None and not isinstance(copy.error, OSError):
+            raise copy.error
+        if copy.gone and ctx.rank:
+            raise ValueError(self._removed(step))
+        if copy.error is not None and not ctx.rank:
+            self._pass_over(copy, last=last)
             return
-        if copy is None and was_there:
-            what = f"the part of worker {self._ctx.rank} of the checkpoint of step {written.step}"
-            raise ValueError(f"{what} was removed before it was saved; keep two of them")
-        if not self._ctx.rank and self._ctx.world_size > 1:
-            self._ctx.announce_checkpoint(written.step, last=last)
-        self._ctx.save_checkpoint(written.step, lambda folder: _move(copy, folder))
+        self._last = step
+        if not ctx.rank and ctx.world_size > 1:
+            ctx.announce_checkpoint(step, last=last)
+        self._handed = copy.folder
+        ctx.save_checkpoint(step, lambda folder: _fill(copy, folder))
 
-    def _all(self, layout: Layout) -> Iterator[_Written]:
-        for path in self._folder.glob(layout.pattern.replace(_STEP, "*")):
+    def _pass_over(self, copy: Copy, *, last: bool) -> None:
+        """Go on, as rank 0, without a checkpoint that is gone, or can't be copied now."""
+        step = copy.written.step
+        if copy.gone:
+            self._last = step
+            self._ctx.log(f"checkpoint of step {step} was gone before it was saved")
+        elif not isinstance(copy.error, ChangedError):
+            self._next_look = monotonic() + _REFUSED_SECONDS
+            if step != self._refused:
+                self._refused, self._warned = step, True
+                again = "" if last else "; it is tried again"
+                self._ctx.log(f"checkpoint of step {step} can't be copied: {copy.why}{again}")
+        if last:
+            self._tell_last()
+
+    def _all(self, layout: Layout) -> Iterator[Written]:
+        try:
+            paths = list(self._folder.glob(layout.pattern.replace(_STEP, "*")))
+        except OSError:  # a folder has just gone
+            return
+        for path in paths:
             match = self._pattern.fullmatch(str(path.relative_to(self._folder)))
             if match:
                 self._seen = True
-                yield _Written(int(match[1]), path)
-
-    def _whole(self, written: _Written, layout: Layout, at: float) -> bool:
-        """Whether a checkpoint was whole at a time, by its sign, or as nothing of it changed."""
-        if layout.complete:
-            return (written.path / layout.complete).is_file()
-        if layout.tracker:
-            try:
-                return int((self._folder / layout.tracker).read_text()) >= written.step
-            except (OSError, ValueError):
-                return False
-        return not layout.settle or at - _changed(written.path) >= layout.settle
-
-    def _tracker(self, layout: Layout) -> list[Path]:
-        tracker = self._folder / layout.tracker
-        return [tracker] if layout.tracker and tracker.is_file() else []
-
-    def _copied(self, written: _Written, layout: Layout, *, ended: bool) -> Path | None:
-        """Copy a checkpoint, and the file that tells of it; `None` where it goes meanwhile.
-
-        Of a command that has `ended` it is moved, which takes no time.
-        """
-        target = self._copies / str(written.step)
-        target.mkdir(parents=True, exist_ok=True)
-        try:
-            for path in (written.path, *self._tracker(layout)):
-                into = target / path.relative_to(self._folder)
-                into.parent.mkdir(parents=True, exist_ok=True)
-                if ended and not path.is_symlink() and path == written.path:
-                    path.rename(into)
-                elif path.is_dir():
-                    shutil.copytree(path, into, symlinks=True, dirs_exist_ok=True)
-                else:
-                    shutil.copy2(path, into)
-        except OSError as error:
-            shutil.rmtree(target, ignore_errors=True)  # it may be tried again
-            if isinstance(error, FileNotFoundError | shutil.Error):
-                return None
-            raise
-        if not self._ctx.rank:
-            (target / _WRITTEN_BY).write_text(str(self._processes))
-        return target
+                yield Written(int(match[1]), path)
 
 
-def _changed(path: Path) -> float:
-    """Return when anything of a checkpoint was changed last."""
-    files = (Path(at, name) for at, _, names in os.walk(path) for name in names)
-    times = [_time(file) for file in (path, *files)]
-    return max(times)
+def _fill(copy: Copy, folder: Path) -> None:
+    """Fill the folder of a checkpoint.
 
-
-def _time(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:  # it has just gone
-        return time()
-
-
-def _move(copy: Path | None, folder: Path) -> None:
-    """Fill the folder of a checkpoint with what was copied, which goes."""
-    if copy is None:  # this worker has no part of it
-        return
-    for path in copy.iterdir():
-        shutil.move(path, folder / path.name)
-    copy.rmdir()
+    Raises:
+        OSError: It could not be copied: of a worker beside rank 0, which is told by this.
+    """
+    if copy.error is not None:
+        raise OSError(errno.EIO, f"it can't be copied: {copy.why}")
+    hand_over(copy.folder, folder)

@@ -7,7 +7,8 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.commands.checkpoint_folder import CheckpointFolder, Layout
+from jobs.commands.checkpoint_folder import CheckpointFolder
+from jobs.commands.checkpoint_layout import Layout
 from jobs.commands.event_files import EventFiles
 from jobs.commands.expansion import Expansion
 from jobs.commands.metrics import MetricPatterns
@@ -85,6 +86,7 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
         if ctx.rank == 0:  # its output is the artifact
             _require(ctx.output, result or ())
     finally:
+        folder.close()
         shutil.rmtree(work, ignore_errors=True)
     return read.last
 

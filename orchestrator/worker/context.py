@@ -196,7 +196,8 @@ class AttemptContext:
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
         """Begin to save a checkpoint: `write` fills this worker's folder, beside the job."""
         self.go_on()
-        self._step = step = whole(step, "save_checkpoint: step")
+        step = whole(step, "save_checkpoint: step")
+        self._step = step if self._step is None else max(self._step, step)
         self.checkpoints.save(step, write)
 
     @property

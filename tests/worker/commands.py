@@ -32,7 +32,7 @@ for step in range(begin + 1, 7):
         (at / "step").write_text(str(step))
         if rank == "0":
             (at / "trainer_state.json").write_text("{}")
-        time.sleep(3.0 if world != "1" else 0.7)
+        time.sleep(3.0 if world != "1" else 1.5)
 """
 
 

@@ -232,6 +232,16 @@ def test_an_attempt_that_was_given_up_commits_nothing(bench: Bench, until: Until
     assert not list(Path(bench.store._base.removeprefix("file://")).rglob("w"))
 
 
+def test_a_failure_is_of_the_furthest_step_though_an_earlier_one_is_saved(bench: Bench) -> None:
+    failure = bench.failure("""
+        def job(ctx):
+            ctx.metrics({"loss": 1.0}, step=5)
+            ctx.save_checkpoint(4, lambda folder: (folder / "w").write_text("x"))
+            raise RuntimeError("it broke")
+        """)
+    assert failure.step == 5
+
+
 # --- leaving ------------------------------------------------------------------------------------
 
 LEAVES = """

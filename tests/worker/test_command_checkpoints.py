@@ -153,7 +153,7 @@ def test_what_frameworks_write_is_known(
     )
     assert isinstance(said(bench, {"command": command, "checkpoints": layout})[-1], Succeeded)
     assert bench.checkpoints() == ["7-3-1"]
-    show = "cat {checkpoints}/latest_checkpointed_iteration.txt || true; echo {checkpoint}"
+    show = "cat {checkpoints}/latest_checkpointed_iteration.txt || true; echo; echo {checkpoint}"
     shown = {"command": show, "checkpoints": layout}
     *tracker, restored = lines(said(bench, shown, attempt=2))
     assert restored.endswith(f"/checkpoints/{written.split('/', maxsplit=1)[0]}")
