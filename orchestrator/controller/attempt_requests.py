@@ -190,6 +190,7 @@ def deployment(
         shipped=run.header.code,
         storage=defaults.storage,
         room=defaults.room,
+        patience=defaults.waits.storage,
         trained=_trained(run, planned.stage, endpoint.model) or model.digest,
         limits=_limits(run, planned.stage),
         kl_mean=_derived(run, planned.stage),

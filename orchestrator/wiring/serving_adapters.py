@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.core.artifact import ArtifactRef
 from orchestrator.core.endpoints.life import Deployment, EndpointLife
 from orchestrator.core.errors import ArtifactError, NotFoundError, ServingError, shown
-from orchestrator.core.settings import GatewaySettings, Settings
+from orchestrator.core.settings import PATIENT, GatewaySettings, Settings
 from orchestrator.core.spec.outside_servers import Outside
 from orchestrator.core.spec.stages import Json
 from orchestrator.ports import (
@@ -281,7 +281,8 @@ def fetch_model(deployment: Deployment) -> Path:
 
     In the place of the model may be the code of its engine, which is unpacked.
     """
-    store = artifact_store(deployment.storage, clock(), room=deployment.room)
+    patience = PATIENT.storage if deployment.patience is None else deployment.patience
+    store = artifact_store(deployment.storage, clock(), patience, room=deployment.room)
     model = deployment.model
     shipped = deployment.shipped
     return store.unpack(model) if shipped and model == shipped.archive else store.fetch(model)

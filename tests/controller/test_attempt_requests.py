@@ -39,6 +39,15 @@ def test_a_deployment_has_the_bounds_of_its_pool(pool: str, bounds: tuple[int, i
     assert (made.replicas, made.max_replicas) == bounds
 
 
+def test_replicas_ask_a_storage_for_as_long_as_attempts_do() -> None:
+    endpoint = Endpoint(name="chat", engine="vllm")
+    serve = stage("s", role=Role.SERVE, job=None, endpoint=endpoint, inputs={"model": "t"})
+    run = begin(header(plan(stage("t"), serve)))
+    waits = AttemptSettings(storage=7.0)
+    made = deployment(run, replace(BENCH, waits=waits), Start("s", 1, "a"), REF)
+    assert made.patience == 7.0
+
+
 def test_a_deployment_has_what_the_last_guard_of_its_model_has_made() -> None:
     endpoint = Endpoint(name="chat", engine="vllm")
     reads = {"model": "t"}

@@ -34,7 +34,8 @@ class Deployment:
     texts is compared with that. `version` names the model where that was put in the place of the
     first one. `measured` is what nodes are told apart by that may be used (`None`: any). `env` has
     variables of its processes, `secrets` where more of them are read, `shipped` their code. `room`
-    is what nodes may keep.
+    is what nodes may keep, `patience` for how many seconds a storage that fails is asked again, as
+    long as by default where it is `None`.
     """
 
     run: str
@@ -60,6 +61,7 @@ class Deployment:
     version: str = ""
     measured: tuple[str, ...] | None = None
     room: CacheRoom = ANY_ROOM
+    patience: float | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     shipped: ShippedCode | None = None
