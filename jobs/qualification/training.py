@@ -16,6 +16,7 @@ from jobs.qualification.reduced import fresh
 from jobs.training import checkpoint
 from jobs.training.loss import TokenLoss, nll
 from jobs.training.optimizers import OptimizerConfig, optimizer_for
+from jobs.training.parallel.restoring import restore
 from jobs.training.step import wants_bf16
 
 _ONLY = (TRAIN,)
@@ -93,7 +94,7 @@ def _check_checkpoint(bench: Bench, trained: Trained, recipe: ShortTraining) -> 
     seconds = perf_counter() - began
     model = fresh(recipe.architecture, recipe.fields, ctx.seed + 1).to(bench.device)
     optimizer = optimizer_for(model, OptimizerConfig(beta2=0.98), rate=RATE, device=bench.device)
-    checkpoint.restore(saved, model, optimizer)
+    restore(saved, model, optimizer, bench.group)
     rows, some = rows_of(ctx.seed), torch.arange(BATCH)
     with torch.no_grad():
         losses = (TokenLoss(net) for net in (trained.model, model))

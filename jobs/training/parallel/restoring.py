@@ -63,7 +63,9 @@ class _Overlap(NamedTuple):
     target: torch.Tensor
 
 
-def _read_parts(stored: Checkpoint, saved: StoredChunks, wanted: Tensors) -> None:
+def _read_parts(
+    stored: Checkpoint, saved: StoredChunks, wanted: Mapping[str, torch.Tensor]
+) -> None:
     """Read what this worker holds of each tensor into its place."""
     reads: dict[tuple[int, str], list[_Overlap]] = {}
     for name, tensor in wanted.items():
