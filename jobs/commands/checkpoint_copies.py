@@ -35,7 +35,7 @@ class Copy:
     def __init__(self, written: Written, folder: Path) -> None:
         """Make nothing yet."""
         self.written, self.folder = written, folder
-        self.error: Exception | None = None
+        self.error: OSError | None = OSError("it is not made")
         self._done, self._unwanted = Event(), Event()
 
     @property
@@ -49,7 +49,7 @@ class Copy:
         return self.done and self.error is None
 
     @property
-    def gone(self) -> bool:
+    def vanished(self) -> bool:
         """Whether nothing stood in its way but that the checkpoint went meanwhile."""
         error = self.error
         if isinstance(error, shutil.Error):
@@ -69,10 +69,12 @@ class Copy:
         try:
             self.folder.mkdir(parents=True)
             fill(self)
-        except Exception as error:  # noqa: BLE001 - the border of the thread: raised to whoever asks
+            self.error = None
+        except OSError as error:
             self.error = error
-            shutil.rmtree(self.folder, ignore_errors=True)
-        finally:
+        finally:  # what is no error of a file the thread prints
+            if self.error is not None:
+                shutil.rmtree(self.folder, ignore_errors=True)
             self._done.set()
 
     def wait(self, seconds: float) -> None:

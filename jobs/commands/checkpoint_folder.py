@@ -329,9 +329,7 @@ class CheckpointFolder:
             ValueError: A part of another worker than rank 0 was removed before it was copied.
         """
         ctx, step = self._ctx, copy.written.step
-        if copy.error is not None and not isinstance(copy.error, OSError):
-            raise copy.error
-        if copy.gone and ctx.rank:
+        if copy.vanished and ctx.rank:
             raise ValueError(self._removed(step))
         if copy.error is not None and not ctx.rank:
             self._pass_over(copy, last=last)
@@ -345,7 +343,7 @@ class CheckpointFolder:
     def _pass_over(self, copy: Copy, *, last: bool) -> None:
         """Go on, as rank 0, without a checkpoint that is gone, or can't be copied now."""
         step = copy.written.step
-        if copy.gone:
+        if copy.vanished:
             self._last = step
             self._ctx.log(f"checkpoint of step {step} was gone before it was saved")
         elif not isinstance(copy.error, ChangedError):

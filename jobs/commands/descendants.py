@@ -21,7 +21,7 @@ _ENDED = frozenset("ZXx")
 
 
 @dataclass(frozen=True, slots=True)
-class Alive:
+class Survivors:
     """What runs: the groups of processes that have any, and those that have left their group."""
 
     groups: frozenset[int]
@@ -49,10 +49,10 @@ class Descendants:
         self.variables: Mapping[str, str] = {_NAME: secrets.token_hex(8)}
         self._mark = f"{_NAME}={self.variables[_NAME]}".encode()
 
-    def alive(self, groups: Collection[int]) -> Alive:
+    def alive(self, groups: Collection[int]) -> Survivors:
         """Return what runs of the process `groups`, and of what else carries the mark."""
         if not (_PROC / "self" / "stat").exists():
-            return Alive(frozenset(filter(_answers, groups)), frozenset())
+            return Survivors(frozenset(filter(_answers, groups)), frozenset())
         running: set[int] = set()
         strays: set[int] = set()
         for folder in _PROC.glob("[0-9]*"):
@@ -63,7 +63,7 @@ class Descendants:
                 running.add(group)
             elif self._marked(folder):
                 strays.add(int(folder.name))
-        return Alive(frozenset(running), frozenset(strays))
+        return Survivors(frozenset(running), frozenset(strays))
 
     def _marked(self, folder: Path) -> bool:
         with suppress(OSError):  # it has just ended, or is another user's

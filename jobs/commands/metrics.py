@@ -29,7 +29,7 @@ class MetricPatterns:
         self._ctx = ctx
         self._patterns = [re.compile(pattern) for pattern in patterns]
         self._process: int | None = None
-        self._told: set[str] = set()
+        self._notices: set[str] = set()
         self.last: dict[str, float] = {}
 
     def read(self, line: Line) -> None:
@@ -70,8 +70,8 @@ class MetricPatterns:
 
     def _tell(self, what: str, which: str) -> None:
         """Say once what is left out."""
-        if what not in self._told:
-            self._told.add(what)
+        if what not in self._notices:
+            self._notices.add(what)
             self._ctx.log(f"{what}: {which}")
 
     def _values(self, text: str) -> dict[str, float]:

@@ -171,13 +171,13 @@ class _WatchedCommand:
 
 
 def _require(output: Path, patterns: Sequence[str]) -> None:
-    lacking = [pattern for pattern in patterns if not _left(output, pattern)]
+    lacking = [pattern for pattern in patterns if not _has_file(output, pattern)]
     if lacking:
         message = f"the command has ended with 0 and left no {lacking[0]!r} in {{output}}"
         raise ValueError(f"{message}; write it there, or leave it out of `result`")
 
 
-def _left(output: Path, pattern: str) -> bool:
+def _has_file(output: Path, pattern: str) -> bool:
     """Whether a file fits, beside those that are swept with the attempt."""
     paths = (path.relative_to(output) for path in output.glob(pattern))
     return any(path.parts[:1] != (WORK,) for path in paths)

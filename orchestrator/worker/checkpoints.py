@@ -40,15 +40,12 @@ class Checkpoints:
     def __init__(self, member: RankMembership) -> None:
         """Look at nothing: a job that has no checkpoints costs nothing."""
         self._member = member
-        self._used = False
-        self._entered = False
-        self._claims = False
-        self._tidied = False
+        self._used = self._entered = self._claims = self._tidied = False
         self._source: Checkpoint | None = None
         self._last_step = -1
         self._saving: tuple[CheckpointId, Background] | None = None
         self._leave: tuple[str, int] | None = None
-        self._stays = False
+        self.stays = False  # whether the job leaves no more: it is done, but for its last words
         self._judged: CheckpointId | None = None
         self._skipped = 0
         self._verifying = Verifying(member)
@@ -297,14 +294,9 @@ class Checkpoints:
         """
         if self._saving is not None and self._saving[1].done:
             self._judge(*self._saving)
-        stays = self._stays or self._member.runtime.saves_last.is_set()
-        if self._leave is not None and not stays:
+        if self._leave and not (self.stays or self._member.runtime.saves_last.is_set()):
             reason, step = self._leave
             raise DrainedError(f"{reason}; left after the checkpoint of step {step}", step)
-
-    def stay(self) -> None:
-        """Leave no more: the job is done, but for what it has still to save and to tell."""
-        self._stays = True
 
     def finish(self) -> None:
         """Wait until the last save is done.

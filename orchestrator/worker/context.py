@@ -95,7 +95,7 @@ class AttemptContext:
 
     def stay(self) -> None:
         """Let the job end here though its pool is being emptied: it has done what it shall."""
-        self.checkpoints.stay()
+        self.checkpoints.stays = True
 
     @property
     def last_step(self) -> int | None:

@@ -136,7 +136,7 @@ def test_what_is_removed_while_it_is_copied_is_gone(ctx: GangContext, at: Path) 
 
     copy = Copies(at, at.parent / "adopted", "", {}).begin(written, sign)
     copy.wait(5.0)
-    assert copy.gone
+    assert copy.vanished
     folder._save(copy, last=False)
     assert ctx.lines == ["checkpoint of step 7 was gone before it was saved"]
     assert ctx.saved == []
@@ -146,9 +146,9 @@ def test_of_a_folder_only_files_that_went_make_it_gone(at: Path) -> None:
     copy = Copy(Written(7, at), at)
     lost = ("a", "b", "[Errno 2] No such file or directory: 'a'")
     copy.error = shutil.Error([lost])
-    assert copy.gone
+    assert copy.vanished
     copy.error = shutil.Error([lost, ("c", "d", "[Errno 28] No space left on device: 'd'")])
-    assert not copy.gone
+    assert not copy.vanished
     assert copy.why == "[Errno 28] No space left on device: 'd'"
 
 
