@@ -25,6 +25,7 @@ AROUND_USER_CODE = ROOT / "orchestrator/worker/attempt.py"
 BORDERS = {
     AROUND_USER_CODE,
     ROOT / "orchestrator/error_boundary.py",
+    ROOT / "orchestrator/adapters/user_code/forecast_child.py",  # around a job's own forecast
     ROOT / "jobs/engines/border.py",  # around devices, and foreign code that runs for one request
     ROOT / "jobs/data/tokens/prefetch.py",  # around a thread: raised where it is waited for
 }

@@ -120,8 +120,8 @@ class TrainingData:
         """
         for folder in self.folders:
             check_vocabulary(folder, rows)
-        for file, held in self.files.items():
-            _check_tokens(file, held, rows)
+        for file, tokens in self.files.items():
+            _check_tokens(file, tokens, rows)
 
     def check_width(self, longest: int) -> None:
         """Refuse rows of a data set of rows that are longer than a model takes.
@@ -259,10 +259,10 @@ def _of_rows(ctx: JobContext, validation_rows: int, tokenizer: object) -> Traini
     )
 
 
-def _check_tokens(file: str, held: Rows, vocabulary: int) -> None:
+def _check_tokens(file: str, rows: Rows, vocabulary: int) -> None:
     """Refuse rows with a token or label that a model does not know. Raises `DataError`."""
-    labels = held.labels.where(held.labels != IGNORE, 0)
-    for kind, values in (("token", held.tokens), ("label", labels)):
+    labels = rows.labels.where(rows.labels != IGNORE, 0)
+    for kind, values in (("token", rows.tokens), ("label", labels)):
         if values.numel() and (int(values.min()) < 0 or int(values.max()) >= vocabulary):
             row, at = ((values < 0) | (values >= vocabulary)).nonzero()[0].tolist()
             raise DataError(

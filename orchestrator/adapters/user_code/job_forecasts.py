@@ -92,8 +92,8 @@ def _answers(
     answers = _ask(new, jobs) if new else []
     if isinstance(answers, str):
         return answers
-    told = [(q.key, a) for q, a in zip(new, answers, strict=True) if "unknown" not in a]
-    cache.add({key: answer for key, answer in told if key})
+    pairs = zip(new, answers, strict=True)
+    cache.add({q.key: answer for q, answer in pairs if q.key and "unknown" not in answer})
     fresh = iter(answers)
     return [answer if answer is not None else next(fresh) for answer in cached]
 
