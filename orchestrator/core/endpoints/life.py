@@ -26,15 +26,14 @@ class Deployment:
     """All that serving needs to know to deploy a model on a pool as an endpoint's revision.
 
     `token` is what the gateway shows to a replica: nobody else may ask. `fallbacks` are the pools
-    to which it may be switched, in order. `cluster` is its cluster, `home` the home that deployed
-    it (empty: the first version stored none). `trained` is the digest of what its model was
-    exported from. `limits` are the mean KL divergences, nats, that the pipeline's parity gate
-    allows by format whatever the model, `kl_mean` the one that it derived for this model, and
-    `proof` what it made: what an engine server says of a few texts is compared with that.
-    `version` names the model where that was put in the place of the first one. `measured` is what
-    nodes are told apart by that may be used (`None`: any). `env` has variables of its processes,
-    `secrets` where more of them are read, `shipped` their code. `room` is what nodes may keep,
-    `patience` the seconds that a failing storage is asked.
+    to which it may be switched, in order. `cluster` and `home` say where it was deployed (empty:
+    by the first version). `trained` is the digest of what its model was exported from. `limits`
+    are the mean KL divergences, nats, that the pipeline's parity gate allows by format, `kl_mean`
+    the one that it derived for this model, and `proof` what it made: what an engine server says of
+    a few texts is compared with that. `version` names the model where that replaced the first one.
+    `measured` is what nodes are told apart by that may be used (`None`: any). `env` has variables
+    of its processes, `secrets` where more of them are read, `shipped` their code. `room` is what
+    nodes may keep, `patience` the seconds that a failing storage is asked.
     """
 
     run: str
