@@ -283,7 +283,8 @@ class CheckpointFolder:
             mine = self._copy.written
         if mine is None:
             if self._had_parts:
-                raise ValueError(self._removed(step))
+                self._refuse(step)
+                return True
             self._last = step
             self._ctx.save_checkpoint(step, lambda _: None)
             return True
@@ -300,9 +301,16 @@ class CheckpointFolder:
         signed = layout.complete or layout.tracker or not part.path.exists()
         return bool(signed) or layout.whole(part, self._folder, at)
 
-    def _removed(self, step: int) -> str:
-        what = f"the part of worker {self._ctx.rank} of the checkpoint of step {step}"
-        return f"{what} was removed before it was saved; keep two of them"
+    def _refuse(self, step: int) -> None:
+        """Have a save refused, of which rank 0 hears: the part of this worker is gone."""
+
+        def removed(_: Path) -> None:
+            what = f"the part of worker {self._ctx.rank} of the checkpoint of step {step}"
+            gone = f"{what} was removed before it was saved; keep two of them"
+            raise OSError(errno.EIO, gone)
+
+        self._last = step
+        self._ctx.save_checkpoint(step, removed)
 
     def _copied(self, written: Written, layout: Layout, *, ended: bool) -> Copy | None:
         """Return a copy, or why there is none; `None` while it is being made."""
@@ -323,14 +331,11 @@ class CheckpointFolder:
         return copy if copy.done else None
 
     def _save(self, copy: Copy, *, last: bool) -> None:
-        """Save what was copied. What could not be copied ends no command: see `_pass_over`.
-
-        Raises:
-            ValueError: A part of another worker than rank 0 was removed before it was copied.
-        """
+        """Save what was copied. What could not be copied ends no command: see `_pass_over`."""
         ctx, step = self._ctx, copy.written.step
         if copy.vanished and ctx.rank:
-            raise ValueError(self._removed(step))
+            self._refuse(step)
+            return
         if copy.error is not None and not ctx.rank:
             self._pass_over(copy, last=last)
             return
