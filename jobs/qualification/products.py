@@ -21,7 +21,7 @@ from jobs.training.order import mix
 
 _ODD = (1, 17, 129)  # rows: what is no multiple of a tile
 # Rows and columns: the host does the first two again, and all sums of the last two.
-_WIDE, _SMALL, _LARGE, _LARGE_OF_HOST = 2048, 192, 16_384, 512
+_WIDE, _SMALL, _FEW, _LARGE, _LARGE_OF_HOST = 2048, 192, 128, 16_384, 512
 
 
 def check_products(bench: Bench, device: torch.device, formats: Sequence[str]) -> None:
@@ -57,7 +57,7 @@ def check_product(bench: Bench, device: torch.device, kind: NumberType) -> None:
 
 def _repeated(bench: Bench, device: torch.device, kind: NumberType, multiply: Product) -> str:
     """Return how products differ from what is right; nothing where none does. Say their rate."""
-    size, inner = (_WIDE, exact.LONGEST) if bench.real else (_SMALL, _SMALL)
+    size, inner = _sides(bench, kind)
     factors = _factors(kind, size, inner, seed=_seed(bench, device))
     lhs = factors.lhs.to(kind.dtype).to(device)
     rhs = factors.rhs.to(kind.dtype).t().contiguous().t() if kind.code else factors.rhs
@@ -76,9 +76,21 @@ def _repeated(bench: Bench, device: torch.device, kind: NumberType, multiply: Pr
         bad += not torch.equal(multiply(lhs, rhs), on_device)
     if note or bad:
         return f"{note or 'right at first'}; {bad} of {repeats} repeats are wrong"
-    large = lhs.repeat(4, 1), rhs.t().repeat(4, 1).t()
+    times = 4 if bench.real or not kind.code else 1
+    large = lhs.repeat(times, 1), rhs.t().repeat(times, 1).t()
     _tell_rate(bench, device, kind, lambda: multiply(*large))
     return ""
+
+
+def _sides(bench: Bench, kind: NumberType) -> tuple[int, int]:
+    """Return how large factors are, and along what they are summed.
+
+    A host that plays a chip multiplies codes one by one: of those it has few.
+    """
+    if bench.real:
+        return _WIDE, exact.LONGEST
+    side = _FEW if kind.code else _SMALL
+    return side, side
 
 
 def _tell_rate(
@@ -87,7 +99,7 @@ def _tell_rate(
     """Say how fast a product is that is so large that beginning it takes no time."""
     taken = bench.seconds(act, repeats=3 if bench.quick else 10, device=device)
     rows, columns = act().shape
-    inner = exact.LONGEST if bench.real else _SMALL
+    _, inner = _sides(bench, kind)
     bench.say(
         "product rate",
         f"{kind.name} {device}",

@@ -63,9 +63,11 @@ def spied(pid: int, birth: str | None, how: Sequence[str]) -> tuple[bytes, str]:
     with tempfile.TemporaryDirectory(prefix="py-spy-") as folder:
         file = Path(folder, "recorded")
         to = ["--output", str(file)] if how[0] == "record" else []
-        words = [spy, *how, *to, "--subprocesses", "--pid", str(pid)]
-        done = subprocess.run(words, capture_output=True, check=False)  # noqa: S603 - our own words
-        if done.returncode:
-            lines = done.stderr.decode(errors="replace").strip().splitlines()
-            return b"", f"py-spy: {lines[0] if lines else f'ended with {done.returncode}'}"
-        return (file.read_bytes() if to else done.stdout), ""
+        # A child that has ended, which nobody has waited for, stands in py-spy's way.
+        for more in (["--subprocesses"], []):
+            words = [spy, *how, *to, *more, "--pid", str(pid)]
+            done = subprocess.run(words, capture_output=True, check=False)  # noqa: S603 - our own words
+            if not done.returncode:
+                return (file.read_bytes() if to else done.stdout), ""
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        return b"", f"py-spy: {lines[0] if lines else f'ended with {done.returncode}'}"

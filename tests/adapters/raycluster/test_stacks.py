@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +19,15 @@ from orchestrator.ports import Worker
 from tests.clusters import begin, request
 from tests.workers import worker
 
+CHILD = """
+import subprocess, threading
+def waits_beside_a_child():
+    subprocess.Popen(["true"])
+    threading.Event().wait(0.5)
+    print(flush=True)
+    threading.Event().wait(60)
+waits_beside_a_child()
+"""
 SPY = "#!/bin/sh\nprintf '%s\\n' {lines} >&2\nexit 1\n"
 
 
@@ -46,6 +57,16 @@ def test_a_worker_of_a_gang_shows_where_it_is_and_what_it_has_started(
         ClusterError, match=r"worker 0 of attempt '\S+' has not begun, or has ended"
     ):
         cluster.stacks(asked.key, 0)
+
+
+def test_a_child_that_has_ended_hides_no_stack() -> None:
+    with subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        text, problem = stacks.spied(process.pid, None, ["dump"])
+        process.kill()
+    assert problem == ""
+    assert b"waits_beside_a_child (<string>" in text
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,18 @@ def test_one_wrong_element_is_found_wherever_it_is(bench: Bench, name: str) -> N
     assert "1 of " in one.note
 
 
+def test_a_host_that_plays_a_chip_multiplies_few_codes(bench: Bench) -> None:
+    products: list[int] = []
+
+    def counted(lhs: torch.Tensor, rhs: torch.Tensor) -> torch.Tensor:
+        products.append(lhs.numel() * rhs.shape[1])
+        return (lhs.float() @ rhs.float()).bfloat16()
+
+    check_product(bench, CPU, replace(KINDS["float8_e4m3fn"], product=counted))
+    assert {one.status for one in bench.findings} == {PASSED}
+    assert sum(products) < 30e6  # some take two minutes for a billion
+
+
 def test_an_error_that_comes_now_and_then_is_found(bench: Bench) -> None:
     check_product(bench, CPU, altered(KINDS["bfloat16"], lambda out: out[3, 3].add_(1), every=6))
     assert [one.status for one in bench.findings] == [FAILED]
