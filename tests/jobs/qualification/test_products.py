@@ -136,7 +136,7 @@ def test_a_host_that_plays_a_chip_multiplies_few_codes(bench: Bench) -> None:
 
     check_product(bench, CPU, replace(KINDS["float8_e4m3fn"], product=counted))
     assert {one.status for one in bench.findings} == {PASSED}
-    assert sum(products) < 30e6  # some take two minutes for a billion
+    assert sum(products) < 40e6  # some take two minutes for a billion
 
 
 def test_an_error_that_comes_now_and_then_is_found(bench: Bench) -> None:
