@@ -32,10 +32,11 @@ from jobs.training.master_weights import keep_master_weights
 from jobs.training.optimizers import optimizer_for, optimizer_of
 from jobs.training.order import mix
 from jobs.training.parallel.degrees import MeshDegrees, parallel_of
+from jobs.training.parallel.experts import check_passes
 from jobs.training.parallel.forecast import forecast as forecast_pretrain
 from jobs.training.parallel.restoring import restore
 from jobs.training.parallel.saving import save_dealt
-from jobs.training.parallel.sharding import device_mesh, reshard
+from jobs.training.parallel.sharding import device_mesh, expert_mesh, reshard
 from jobs.training.parallel.starting import deal_out, outlined
 from jobs.training.parallel.stored_chunks import stored_chunks
 from jobs.training.part_times import PartTimes
@@ -127,6 +128,8 @@ def pretrain(  # noqa: PLR0913 - the parameters of a job are its configuration
     """
     peak = learning_rate * ctx.adjust.rate
     degrees = parallel_of(parallel, ctx.world_size) if parallel else None
+    if degrees:
+        check_passes(degrees, compile)
     workers = degrees.data if degrees else ctx.world_size
     recipe = PretrainingRecipe(
         batch_size=batch_size,
@@ -281,7 +284,8 @@ def _process_group(ctx: JobContext, parallel: MeshDegrees | None) -> ProcessGrou
     """Return the workers, on the mesh that the recipe asks for; one alone has none."""
     if parallel is None or ctx.world_size == 1:
         return ProcessGroup(ctx)
-    return ProcessGroup(ctx, device_mesh(parallel, torch.device(ctx.device)))
+    device = torch.device(ctx.device)
+    return ProcessGroup(ctx, device_mesh(parallel, device), expert_mesh(parallel, device))
 
 
 def _model(

@@ -28,15 +28,22 @@ _PIECE = 1 << 24  # bytes of a file that are sent at once
 class ProcessGroup:
     """The workers of one attempt, seen from one of them.
 
-    `mesh` says who holds which part of the model, where it is dealt out to them.
+    `mesh` says who holds which part of the model, where it is dealt out to them, `expert_mesh` who
+    holds which experts, where those are dealt out otherwise.
     """
 
-    def __init__(self, ctx: JobContext, mesh: DeviceMesh | None = None) -> None:
+    def __init__(
+        self,
+        ctx: JobContext,
+        mesh: DeviceMesh | None = None,
+        expert_mesh: DeviceMesh | None = None,
+    ) -> None:
         """See the workers of `ctx`; where there are several, torch has their group open."""
         self.rank = ctx.rank
         self.size = ctx.world_size
         self.device = torch.device(ctx.device)
         self.mesh = mesh
+        self.expert_mesh = expert_mesh
         self._together = mesh[TENSOR].size() if mesh else 1  # workers that take the same rows
 
     @property

@@ -1,7 +1,7 @@
 """How many ways a training is split: `parallel` as a recipe writes it, parsed and checked.
 
 The names are those of the field: HSDP replicates what FSDP shards; tensor parallelism splits the
-products of a layer. The product of all is the number of workers.
+products of a layer, expert parallelism its experts. The product of all is the number of workers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class MeshDegrees:
         replicate: Groups that hold the same weights and take other rows.
         shard: Workers that a group deals weights, gradients and optimizer state out to.
         tensor: Workers that compute each layer together, on the same rows.
-        expert: Workers that the experts of a layer are dealt out to.
+        expert: Workers that the experts of a layer are dealt out to; each takes rows of its own.
         pipeline: Workers that the layers are dealt out to.
     """
 
@@ -39,11 +39,15 @@ class MeshDegrees:
     @property
     def data(self) -> int:
         """How many workers take rows of their own."""
-        return self.replicate * self.shard
+        return self.replicate * self.dealt
+
+    @property
+    def dealt(self) -> int:
+        """How many workers a group deals out to what is no expert."""
+        return self.shard * self.expert
 
 
 _DEGREES = tuple(known.name for known in fields(MeshDegrees))
-_OPEN = frozenset({"expert", "pipeline"})  # what no part of the training does yet
 
 
 def parallel_of(written: Mapping[str, object], workers: int) -> MeshDegrees:
@@ -60,12 +64,7 @@ def parallel_of(written: Mapping[str, object], workers: int) -> MeshDegrees:
             hint = f"at least 1, or {REST} for all workers left" if least == REST else "at least 1"
             raise ValueError(f"parallel.{name}={value!r}: give a whole number, {hint}")
     degrees = MeshDegrees(**written)  # type: ignore[arg-type] # checked above
-    for name in sorted(_OPEN):
-        if getattr(degrees, name) > 1:
-            way_out = "take shard and tensor, or torchtitan or Megatron as a command"
-            raise ValueError(
-                f"parallel.{name}={getattr(degrees, name)!r} is not done here: {way_out}"
-            )
+    _check_done(degrees)
     if degrees.shard == REST:
         degrees = replace(degrees, shard=max(1, workers // replace(degrees, shard=1).workers))
     if degrees.workers != workers:
@@ -73,3 +72,18 @@ def parallel_of(written: Mapping[str, object], workers: int) -> MeshDegrees:
         product = f"{' x '.join(parts) or 'shard 1'} is {degrees.workers!r}"
         raise ValueError(f"parallel: {product}, not the {workers!r} workers of the stage")
     return degrees
+
+
+def _check_done(degrees: MeshDegrees) -> None:
+    """Raise a `ValueError` where no part of the training does what `degrees` ask for."""
+    other = "or torchtitan or Megatron as a command"
+    if degrees.pipeline > 1:
+        raise ValueError(
+            f"parallel.pipeline={degrees.pipeline!r} is not done here: take shard, tensor and "
+            f"expert, {other}"
+        )
+    if degrees.expert > 1 and degrees.tensor > 1:
+        raise ValueError(
+            f"parallel.expert={degrees.expert!r} with parallel.tensor={degrees.tensor!r} is not "
+            f"done here: take one of both with shard, {other}"
+        )

@@ -2,7 +2,8 @@
 
 Each layer is a unit: its weights are gathered for its forward and its backward pass, and given
 back; its gradients are reduced to who holds the weights. What stands outside of the layers, the
-embedding and the head, is one more unit, which stays gathered from forward to backward. What no
+embedding and the head, is one more unit, which stays gathered from forward to backward. Experts
+that are dealt out whole are units of their own, among the workers that hold the same ones. What no
 gradient moves, as the biases by which experts are chosen, stays with every worker, in float32. It
 works over gloo on a CPU as it is.
 """
@@ -21,44 +22,101 @@ from torch.distributed.tensor import DTensor, Shard
 
 from jobs.training.parallel.degrees import MeshDegrees
 
-REPLICATE, SHARD, TENSOR = "replicate", "shard", "tensor"
+REPLICATE, SHARD, TENSOR, EXPERT = "replicate", "shard", "tensor", "expert"
 
 
 def device_mesh(parallel: MeshDegrees, device: torch.device) -> DeviceMesh:
-    """Return the mesh of the workers.
+    """Return the mesh of the workers, as all that is no expert is dealt out over it.
 
     Ranks are sorted by node, so that what talks most, the innermost degree, is on one node.
     """
-    degrees = (parallel.replicate, parallel.shard, parallel.tensor)
+    degrees = (parallel.replicate, parallel.dealt, parallel.tensor)
     return init_device_mesh(device.type, degrees, mesh_dim_names=(REPLICATE, SHARD, TENSOR))
 
 
-def shard(loss: nn.Module, mesh: DeviceMesh, *, bf16: bool) -> None:
+def expert_mesh(parallel: MeshDegrees, device: torch.device) -> DeviceMesh | None:
+    """Return the mesh of the same workers that experts are dealt out over, if they are."""
+    if parallel.expert == 1:
+        return None
+    degrees = (parallel.replicate, parallel.shard, parallel.expert)
+    return init_device_mesh(device.type, degrees, mesh_dim_names=(REPLICATE, SHARD, EXPERT))
+
+
+def shard(
+    loss: nn.Module, mesh: DeviceMesh, experts: DeviceMesh | None = None, *, bf16: bool
+) -> None:
     """Deal the model of a loss out over `mesh`; every worker calls this with the same weights.
 
-    With `bf16` the weights of the layers are gathered in bfloat16, for products in it.
+    Experts that were dealt out whole are dealt out further over `experts`, their own mesh. With
+    `bf16` the weights of the layers are gathered in bfloat16, for products in it.
 
     Raises:
         ValueError: The model can't be dealt out.
     """
     _check(loss)
-    whole = mesh[REPLICATE, SHARD] if mesh[REPLICATE].size() > 1 else mesh[SHARD]
     narrow = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    size = mesh[SHARD].size()
-
-    def place(weight: nn.Parameter) -> Shard:
-        places: Any = weight.placements if isinstance(weight, DTensor) else ()
-        packed = {place.dim for place in places if hasattr(place, "split_factor")}
-        return Shard(dealt_along(weight.shape, size, packed))
-
     policy = narrow if bf16 else MixedPrecisionPolicy()
     kept = {weight for weight in loss.parameters() if not weight.requires_grad}
-    deal = partial(fully_shard, mesh=whole, shard_placement_fn=place, ignored_params=kept)
+    if experts is not None:
+        for module in _dispersed(loss):
+            unit = fully_shard(
+                module,
+                mesh=_over(experts),
+                shard_placement_fn=partial(_place_of_experts, size=experts[SHARD].size()),
+                ignored_params=kept,
+                mp_policy=policy,
+            )
+            _average_over(unit, experts)
+    deal = partial(
+        fully_shard,
+        mesh=_over(mesh),
+        shard_placement_fn=partial(_place, size=mesh[SHARD].size()),
+        ignored_params=kept,
+    )
     for _, layer in layers(loss):
         deal(layer, mp_policy=policy)
     deal(loss)
+
+
+def _over(mesh: DeviceMesh) -> DeviceMesh:
+    """Return what of a mesh `fully_shard` works over: replicas, where there are, and shards."""
+    return mesh[REPLICATE, SHARD] if mesh[REPLICATE].size() > 1 else mesh[SHARD]
+
+
+def _place(weight: nn.Parameter, size: int) -> Shard:
+    places: Any = weight.placements if isinstance(weight, DTensor) else ()
+    packed = {place.dim for place in places if hasattr(place, "split_factor")}
+    return Shard(dealt_along(weight.shape, size, packed))
+
+
+def _place_of_experts(weight: nn.Parameter, size: int) -> Shard:
+    assert isinstance(weight, DTensor)  # noqa: S101 - `_dispersed` has looked
+    return Shard(dealt_along(weight.to_local().shape, size))
+
+
+def _dispersed(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules whose experts were dealt out whole."""
+    for module in model.modules():
+        weights = module.parameters(recurse=False)
+        if any(_is_dispersed(weight) for weight in weights):
+            yield module
+
+
+def _is_dispersed(weight: nn.Parameter) -> bool:
+    return isinstance(weight, DTensor) and EXPERT in (weight.device_mesh.mesh_dim_names or ())
+
+
+def _average_over(unit: FSDPModule, experts: DeviceMesh) -> None:
+    """Have the gradient of experts be the mean over all workers that take rows.
+
+    What comes to a worker is the sum over those whose tokens came to it. Sums are divided
+    afterwards: few backends scale while they add up, and one worker alone divides as it is.
+    """
+    unit.set_gradient_divide_factor(float(experts.size()))
+    if experts[SHARD].size() > 1:
+        unit.set_force_sum_reduction_for_comms(enable=True)
 
 
 def dealt_along(shape: Sequence[int], size: int, packed: Collection[int] = ()) -> int:

@@ -18,7 +18,8 @@ from torch.distributed.tensor import DTensor
 
 from jobs.training import model as models
 from jobs.training.loss import TokenLoss
-from jobs.training.parallel.sharding import TENSOR, shard
+from jobs.training.parallel.experts import disperse
+from jobs.training.parallel.sharding import EXPERT, TENSOR, shard
 from jobs.training.parallel.snapshots import parts_of
 from jobs.training.parallel.tensor import split
 from jobs.training.process_group import ProcessGroup
@@ -51,7 +52,9 @@ def deal_out(
     assert group.mesh is not None  # noqa: S101 - nobody else has parts
     if group.mesh[TENSOR].size() > 1:
         split(loss.model, group.mesh[TENSOR])
-    shard(loss, group.mesh, bf16=loss.bf16)
+    if group.expert_mesh is not None:
+        disperse(loss.model, group.expert_mesh[EXPERT], group.mesh[TENSOR])
+    shard(loss, group.mesh, group.expert_mesh, bf16=loss.bf16)
     loss.to_empty(device=group.device)
     for weight in loss.parameters():
         setattr(weight, _INITIALIZED, True)

@@ -47,11 +47,16 @@ def plan_of(model: Any, size: int) -> Mapping[str, str]:  # noqa: ANN401 - a tra
         length = getattr(config, field, None)
         if length and length % size:
             raise ValueError(f"{kind} has {field} {length!r}, which does not divide by it")
+    return matched(model, plan)
+
+
+def matched(model: Any, plan: Mapping[str, str]) -> dict[str, str]:  # noqa: ANN401 - as above
+    """Return what a plan of a base model says of each module and weight of `model`, by name."""
     prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
     styles = {f"{prefix}{name}": style for name, style in plan.items()}
     named = (*model.named_modules(), *model.named_parameters())
-    matched = {name: styles.get(re.sub(r"\.\d+\.", ".*.", name)) for name, _ in named}
-    return {name: style for name, style in matched.items() if style}
+    found = {name: styles.get(re.sub(r"\.\d+\.", ".*.", name)) for name, _ in named}
+    return {name: style for name, style in found.items() if style}
 
 
 def split(model: nn.Module, mesh: DeviceMesh) -> None:

@@ -82,10 +82,10 @@ OTHERS: dict[str, tuple[int, dict[str, int], dict[str, Any]]] = {
 def whole(tmp_path_factory: pytest.TempPathFactory, sums: Path) -> Path:
     """The folder of gangs that have trained on `sums` undisturbed, each in one of its own."""
     root = tmp_path_factory.mktemp("whole")
-    return _trained(
+    return train(
         root,
-        _gang(root / "halves", sums, "whole", 2, HALVES, None),
-        _gang(root / "twice", sums, "whole", 4, TWICE, None, accumulate=3),
+        gang_of(root / "halves", sums, "whole", 2, HALVES, None),
+        gang_of(root / "twice", sums, "whole", 4, TWICE, None, accumulate=3),
     )
 
 
@@ -95,10 +95,10 @@ def chain(tmp_path_factory: pytest.TempPathFactory, sums: Path) -> Path:
     root = tmp_path_factory.mktemp("chain")
     every = [10, *[2] * len(CHAIN)]
     gangs_in_turn = [
-        _gang(root / "chain", sums, str(number), *gang, checkpoint_every=every[number])
+        gang_of(root / "chain", sums, str(number), *gang, checkpoint_every=every[number])
         for number, gang in enumerate(CHAIN)
     ]
-    return _trained(root, *gangs_in_turn) / "chain"
+    return train(root, *gangs_in_turn) / "chain"
 
 
 @pytest.fixture(scope="module")
@@ -108,25 +108,25 @@ def others(
     """The folder of gangs with other recipes, each in a folder by its name."""
     root = tmp_path_factory.mktemp("others")
     shorter = [
-        _gang(root / name, sums, "whole", workers, mesh, None, **changes)
+        gang_of(root / name, sums, "whole", workers, mesh, None, **changes)
         for name, (workers, mesh, changes) in OTHERS.items()
     ]
-    shorter.append(_gang(root / "input", sums, "whole", 2, HALVES, None, **SHORTER))
+    shorter.append(gang_of(root / "input", sums, "whole", 2, HALVES, None, **SHORTER))
     shorter[-1]["inputs"]["model"] = str(undisturbed.output)
     experts = {**OTHERS["split experts"][2], "steps": 6}
     for number, (workers, mesh, stop) in enumerate(CHAIN_OF_EXPERTS):
-        gang = _gang(root / "experts in turn", sums, str(number), workers, mesh, stop, **experts)
+        gang = gang_of(root / "experts in turn", sums, str(number), workers, mesh, stop, **experts)
         shorter.append(gang)
-    return _trained(root, *shorter)
+    return train(root, *shorter)
 
 
-def _trained(root: Path, *runs: dict[str, Any]) -> Path:
+def train(root: Path, *runs: dict[str, Any]) -> Path:
     """Run gangs one after the other; return the folder that theirs are in."""
     printed_by("training.parallel.gangs", runs, "-W", "error::FutureWarning")
     return root
 
 
-def _gang(
+def gang_of(
     folder: Path,
     data: Path,
     name: str,
@@ -135,6 +135,7 @@ def _gang(
     stop_after: int | None,
     **changes: Any,
 ) -> dict[str, Any]:
+    """Return the spec of a gang that trains on `data`, and may be lost after a step."""
     recipe = {**SHORT, **changes, "parallel": parallel}
     return {
         "folder": str(folder),
@@ -144,7 +145,8 @@ def _gang(
     }
 
 
-def _losses(folder: Path, name: str) -> list[float]:
+def losses_of(folder: Path, name: str) -> list[float]:
+    """Return the loss of each step of a gang."""
     losses: list[float] = _told(folder, name, 0)["losses"]
     return losses
 
@@ -159,7 +161,7 @@ def test_workers_that_hold_parts_learn_what_one_learns(
     whole: Path, undisturbed: LocalContext, name: str
 ) -> None:
     folder = whole / name
-    assert _losses(folder, "whole") == pytest.approx(undisturbed.series("train/loss"), rel=1e-3)
+    assert losses_of(folder, "whole") == pytest.approx(undisturbed.series("train/loss"), rel=1e-3)
     told = json.loads((folder / "result.json").read_text())
     last = undisturbed.series("validation/loss")[-1]
     assert told["validation/loss"] == pytest.approx(last, rel=1e-3)
@@ -173,9 +175,9 @@ def test_a_run_goes_on_on_any_mesh_and_without_one(chain: Path, undisturbed: Loc
     folder, alone = chain, undisturbed.series("train/loss")
     begins = (0, 10, 12, 14, 16, 18, 20)
     for number, begin in enumerate(begins):
-        losses = _losses(folder, str(number))
+        losses = losses_of(folder, str(number))
         assert losses == pytest.approx(alone[begin : begin + len(losses)], rel=1e-3)
-    assert len(_losses(folder, "6")) == SHORT["steps"] - 20
+    assert len(losses_of(folder, "6")) == SHORT["steps"] - 20
     assert close(weights(LocalContext(folder=folder)), weights(undisturbed))
 
 
@@ -184,7 +186,7 @@ def test_split_experts_go_on_on_any_mesh(others: Path, tmp_path: Path, sums: Pat
     pretrain(ctx, **{**SHORT, **OTHERS["split experts"][2], "steps": 6})
     alone = ctx.series("train/loss")
     for number, begin in enumerate((0, 2, 4)):
-        losses = _losses(others / "experts in turn", str(number))
+        losses = losses_of(others / "experts in turn", str(number))
         assert losses == pytest.approx(alone[begin : begin + len(losses)], rel=1e-3)
 
 
@@ -193,10 +195,10 @@ def test_a_worker_brings_the_parts_that_hold_something_of_its_own_and_no_more(
 ) -> None:
     folder, recipe = tmp_path / "in turn", {"checkpoint_every": 2}
     gangs_in_turn = [
-        _gang(folder, sums, str(number), workers, mesh, 3 + 2 * number, **recipe)
+        gang_of(folder, sums, str(number), workers, mesh, 3 + 2 * number, **recipe)
         for number, (workers, mesh) in enumerate([(4, {"shard": 4})] * 2 + [(2, None)] * 2)
     ]
-    _trained(tmp_path, *gangs_in_turn)
+    train(tmp_path, *gangs_in_turn)
     parts = [[_told(folder, str(n), rank)["brought"] for rank in range(2)] for n in range(4)]
     assert [[sorted(brought) for brought in of_gang] for of_gang in parts] == [
         [[], []],
@@ -208,7 +210,7 @@ def test_a_worker_brings_the_parts_that_hold_something_of_its_own_and_no_more(
     assert half == pytest.approx(2 * one, rel=0.2)
     alone = undisturbed.series("train/loss")
     for number in range(4):
-        losses, begin = _losses(folder, str(number)), 2 * number
+        losses, begin = losses_of(folder, str(number)), 2 * number
         assert losses == pytest.approx(alone[begin : begin + len(losses)], rel=1e-3)
 
 
@@ -221,14 +223,14 @@ def test_biases_that_are_parameters_stay_with_every_worker_on_any_mesh(
     ctx = LocalContext(folder=tmp_path / "alone", inputs={"data": sums})
     pretrain(ctx, **{**SHORT, **recipe})
     folder, mesh = tmp_path / "dealt", {"shard": 2, "tensor": 2}
-    _trained(
+    train(
         tmp_path,
-        _gang(folder, sums, "0", 2, HALVES, 3, **recipe),
-        _gang(folder, sums, "1", 4, mesh, None, **recipe),
+        gang_of(folder, sums, "0", 2, HALVES, 3, **recipe),
+        gang_of(folder, sums, "1", 4, mesh, None, **recipe),
     )
     alone = ctx.series("train/loss")
-    assert _losses(folder, "0") == pytest.approx(alone[:3], rel=1e-3)
-    assert _losses(folder, "1") == pytest.approx(alone[2:], rel=1e-3)
+    assert losses_of(folder, "0") == pytest.approx(alone[:3], rel=1e-3)
+    assert losses_of(folder, "1") == pytest.approx(alone[2:], rel=1e-3)
     of_gang, expected = weights(LocalContext(folder=folder)), weights(ctx)
     (name,) = (name for name in expected if name.endswith("bias") and "expert" in name)
     assert of_gang[name].any()
@@ -263,7 +265,7 @@ def test_other_models_and_passes_learn_what_one_worker_learns(
     pretrain(ctx, **{**SHORT, **changes, "compile": None})
     loose = 1e-2 if changes.get("precision") == "bf16" else 1e-3
     losses = ctx.series("train/loss")
-    assert _losses(others / name, "whole") == pytest.approx(losses, rel=loose)
+    assert losses_of(others / name, "whole") == pytest.approx(losses, rel=loose)
     of_gang, alone = weights(LocalContext(folder=others / name)), weights(ctx)
     assert {key: part.shape for key, part in of_gang.items()} == {
         key: part.shape for key, part in alone.items()
@@ -278,7 +280,7 @@ def test_a_model_that_was_trained_before_is_dealt_out_too(
     ctx = LocalContext(folder=tmp_path, inputs={"data": sums, "model": undisturbed.output})
     pretrain(ctx, **{**SHORT, **SHORTER})
     losses = ctx.series("train/loss")
-    assert _losses(others / "input", "whole") == pytest.approx(losses, rel=1e-3)
+    assert losses_of(others / "input", "whole") == pytest.approx(losses, rel=1e-3)
 
 
 def test_the_first_worker_alone_makes_the_model_and_nobody_where_there_is_a_checkpoint(
