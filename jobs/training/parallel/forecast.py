@@ -18,6 +18,8 @@ from jobs.data.tokens.training_data import rows_config
 from jobs.training import model as models
 from jobs.training.optimizers import DEALT_OUT
 from jobs.training.parallel.degrees import MeshDegrees, parallel_of
+from jobs.training.parallel.experts import check_passes, is_stacked
+from jobs.training.parallel.experts import plan_of as plan_of_experts
 from jobs.training.parallel.sharding import dealt_along, experts_apart, layers
 from jobs.training.parallel.tensor import plan_of, split_along, style_of
 
@@ -25,6 +27,7 @@ FLOAT32, BFLOAT16 = 4, 2  # bytes
 _MOMENTS = 2
 _GB = 1e9
 _WIDTHS, _INNER_WIDTHS = 10, 4  # values that a layer keeps of a token: of hidden and inner size
+_EXCHANGED = 3  # values of each token that goes to an expert: as it comes, sorted, and come back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,11 @@ def memory_of(model: nn.Module, parallel: MeshDegrees, recipe: MemoryFactors) ->
     """Return what a rank holds of `model`, which needs no weights."""
     kept = 1 + _MOMENTS + recipe.master_weights  # of each weight in a checkpoint, in float32
     split = _split(model, parallel.tensor)  # the shape that a worker computes with
-    held = sum(_dealt(shape, parallel.shard) for shape in split.values())
+    plan = plan_of_experts(model, parallel.expert) if parallel.expert > 1 else {}
+    over = {name: parallel.shard if is_stacked(plan, name) else parallel.dealt for name in split}
+    for name in (name for name in split if is_stacked(plan, name)):
+        split[name] = (split[name][0] // parallel.expert, *split[name][1:])
+    held = sum(_dealt(shape, over[name]) for name, shape in split.items())
     sizes = {name: prod(shape) for name, shape in split.items()}
     of_layers = [f"{name}." for name, _ in layers(model)]
     inside = [
@@ -77,8 +84,8 @@ def memory_of(model: nn.Module, parallel: MeshDegrees, recipe: MemoryFactors) ->
     layer = max(inside, default=0) * (3 * width + FLOAT32)
     return Memory(
         state=held * FLOAT32 * (kept + 1),
-        gathered=layer + outside * 2 * FLOAT32 if parallel.shard > 1 else 0,
-        activations=_activations(model, recipe, width, parallel.tensor),
+        gathered=layer + outside * 2 * FLOAT32 if parallel.dealt > 1 else 0,
+        activations=_activations(model, recipe, width, parallel),
         checkpoint=whole * FLOAT32 * kept,
     )
 
@@ -101,14 +108,23 @@ def _dealt(shape: Sequence[int], size: int) -> int:
     return prod(-(-length // size) if at == dim else length for at, length in enumerate(shape))
 
 
-def _activations(model: Any, recipe: MemoryFactors, width: int, split: int) -> int:  # noqa: ANN401 - a transformers model
+def _activations(
+    model: Any,  # noqa: ANN401 - a transformers model
+    recipe: MemoryFactors,
+    width: int,
+    parallel: MeshDegrees,
+) -> int:
     config = model.config.get_text_config()
     hidden: int = config.hidden_size
     inner: int = getattr(config, "intermediate_size", None) or 4 * hidden
     routed = getattr(config, "moe_intermediate_size", None)
+    chosen: int = getattr(config, "num_experts_per_tok", None) or 1
     if routed:
-        inner = max(inner, routed * (getattr(config, "num_experts_per_tok", None) or 1))
-    layer = recipe.tokens * (_WIDTHS * hidden + _INNER_WIDTHS * inner // split) * width
+        inner = max(inner, routed * chosen)
+    kept = _WIDTHS * hidden + _INNER_WIDTHS * inner // parallel.tensor
+    if parallel.expert > 1:
+        kept += _EXCHANGED * chosen * hidden
+    layer = recipe.tokens * kept * width
     count = len(list(layers(model)))
     if recipe.activation_checkpointing:
         return layer + count * recipe.tokens * hidden * width
@@ -129,13 +145,14 @@ def forecast(
         ValueError: It can't be done as `params` say, or does not fit.
     """
     parallel = parallel_of(params["parallel"], workers)
+    check_passes(parallel, params.get("compile"))
     if workers > 1 and (params.get("optimizer") or {}).get("kind") == "muon":
         raise ValueError(DEALT_OUT)
     if "model" in inputs:
         yield "its model comes from a stage before it: memory is not forecast"
         return
     model = models.outline(params.get("architecture", "llama"), params.get("model") or {})
-    if parallel.shard > 1 and (apart := next(experts_apart(model), None)):
+    if parallel.dealt > 1 and (apart := next(experts_apart(model), None)):
         raise ValueError(
             f"parallel.shard: the experts of {apart!r} are modules of their own, of which some "
             f"get no token in a step; such a model trains unsharded alone"
@@ -192,7 +209,10 @@ def _way_out(memory: Memory, memory_gb: float) -> str:
         return "shard over more workers"
     if memory.activations >= memory.gathered:
         return "raise accumulate, or lower micro_batch_tokens, or set activation_checkpointing"
-    return "split its layers by parallel.tensor, or take chips with more memory"
+    return (
+        "split its layers by parallel.tensor, its experts by parallel.expert, or take chips with "
+        "more memory"
+    )
 
 
 def _gb(size: float) -> str:

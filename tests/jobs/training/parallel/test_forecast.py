@@ -48,7 +48,7 @@ def test_deepseek_v3_fits_2048_chips_where_its_experts_are_split() -> None:
     recipe |= {"rows": {"sequence": 4096}, "activation_checkpointing": True}
     line = _forecast(2048, parallel={"shard": 256, "tensor": 8}, **recipe)
     assert line.startswith("671.03B parameters, 2,048 workers: ")
-    with pytest.raises(ValueError, match=r"80 GB; split its layers by parallel\.tensor"):
+    with pytest.raises(ValueError, match=r"80 GB; split its layers by parallel\.tensor, "):
         _forecast(2048, parallel={"shard": 2048}, **recipe)
 
 
@@ -98,6 +98,47 @@ def test_layers_that_are_split_are_gathered_by_their_parts() -> None:
     assert split.checkpoint == whole.checkpoint
 
 
+def test_each_rank_holds_its_part_of_its_experts() -> None:
+    fields = {"num_experts": 8, "num_experts_per_tok": 2, "num_hidden_layers": 2}
+    model = models.outline("qwen3_moe", fields)
+    experts = sum(w.numel() for name, w in model.named_parameters() if ".experts." in name)
+    others = models.parameters(model) - experts
+    sharded = memory_of(model, MeshDegrees(shard=8), RECIPE)
+    for shard, expert in ((1, 8), (2, 4), (8, 2)):
+        memory = memory_of(model, MeshDegrees(shard=shard, expert=expert), RECIPE)
+        assert memory.state == 16 * (experts + others) / (shard * expert)
+        assert memory.gathered < sharded.gathered
+        assert memory.activations > sharded.activations
+        assert memory.checkpoint == sharded.checkpoint
+
+
+def test_deepseek_v3_fits_2048_chips_where_its_experts_are_dealt_out() -> None:
+    recipe: dict[str, Any] = {"architecture": "deepseek_v3", "model": {}, "batch_size": 2048}
+    recipe |= {"rows": {"sequence": 4096}, "activation_checkpointing": True}
+    line = _forecast(2048, parallel={"shard": 32, "expert": 64}, **recipe)
+    assert line.startswith("671.03B parameters, 2,048 workers: ")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fields", "said"),
+    [
+        ("llama", {}, "parallel.expert=3: a llama has no plan for it"),
+        ("qwen3_moe", {"num_experts": 4}, "a qwen3_moe has 4 experts, which does not divide by"),
+        ("gemma4_text", {}, "a gemma4_text has a plan with 'colwise', which is not done here"),
+    ],
+)
+def test_experts_that_can_t_be_dealt_out_are_refused(
+    architecture: str, fields: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        _forecast(3, architecture=architecture, model=fields, parallel={"expert": 3})
+
+
+def test_experts_that_are_dealt_out_are_not_compiled() -> None:
+    with pytest.raises(ValueError, match=r"compile=.inductor. with parallel\.expert=2 is"):
+        _forecast(2, architecture="qwen3_moe", parallel={"expert": 2}, compile="inductor")
+
+
 @pytest.mark.parametrize(
     ("architecture", "fields", "said"),
     [
@@ -134,7 +175,8 @@ def test_a_model_that_comes_from_another_stage_is_not_known_yet() -> None:
         ({"shard": True}, "parallel.shard=True"),
         ({"shard": "4"}, "parallel.shard='4'"),
         ({"sharding": 4}, "parallel has no degree 'sharding'; it has replicate, shard"),
-        ({"shard": 2, "pipeline": 2}, "parallel.pipeline=2 is not done here"),
+        ({"shard": 2, "pipeline": 2}, "parallel.pipeline=2 is not done here: .*or Megatron"),
+        ({"tensor": 2, "expert": 2}, "parallel.expert=2 with parallel.tensor=2 is not done here"),
     ],
 )
 def test_degrees_that_are_none_are_refused_with_their_value(
