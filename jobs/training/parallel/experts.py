@@ -107,9 +107,9 @@ class GroupExchange(EPImplementation):  # type: ignore[misc] # untyped there
         counts = torch.stack((leaving, arriving)).view(2, workers, -1).sum(-1)
         sent, received = counts.tolist()
         tokens = hidden_states[order // top_k_index.shape[-1]]
-        tokens = _Exchange.apply(tokens, sent, received, group)  # type: ignore[no-untyped-call]
+        tokens = _AllToAll.apply(tokens, sent, received, group)  # type: ignore[no-untyped-call]
         results = self._computed(tokens, arriving.view(workers, -1))
-        results = _Exchange.apply(results, received, sent, group)  # type: ignore[no-untyped-call]
+        results = _AllToAll.apply(results, received, sent, group)  # type: ignore[no-untyped-call]
         of_each = torch.empty_like(results).index_copy(0, order, results)
         weighted = of_each.view(*top_k_weights.shape, -1) * top_k_weights.unsqueeze(-1)
         return weighted.sum(1)
@@ -132,7 +132,7 @@ class GroupExchange(EPImplementation):  # type: ignore[misc] # untyped there
         return results[: len(tokens)]
 
 
-class _Exchange(torch.autograd.Function):
+class _AllToAll(torch.autograd.Function):
     """Sends rows to the workers of a group; their gradients go the other way."""
 
     @staticmethod
@@ -143,12 +143,12 @@ class _Exchange(torch.autograd.Function):
         received: list[int],
         group: dist.ProcessGroup,
     ) -> Tensor:
-        ctx.way = (received, sent, group)
+        ctx.back = (received, sent, group)
         return _exchanged(rows, sent, received, group)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401 - torch's own
-        return _exchanged(gradient, *ctx.way), None, None, None
+        return _exchanged(gradient, *ctx.back), None, None, None
 
 
 def _exchanged(

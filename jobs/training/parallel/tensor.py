@@ -55,8 +55,8 @@ def matched(model: Any, plan: Mapping[str, str]) -> dict[str, str]:  # noqa: ANN
     prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
     styles = {f"{prefix}{name}": style for name, style in plan.items()}
     named = (*model.named_modules(), *model.named_parameters())
-    found = {name: styles.get(re.sub(r"\.\d+\.", ".*.", name)) for name, _ in named}
-    return {name: style for name, style in found.items() if style}
+    each = {name: styles.get(re.sub(r"\.\d+\.", ".*.", name)) for name, _ in named}
+    return {name: style for name, style in each.items() if style}
 
 
 def split(model: nn.Module, mesh: DeviceMesh) -> None:
