@@ -30,7 +30,7 @@ from tests.benchmarks.table import Row, compare
 from tests.build import attempt_request
 from tests.ports import free_port
 
-ROUNDS, WORKERS, SECONDS = 3, 2, 600.0
+ROUNDS, WORKERS, SECONDS = 2, 2, 600.0
 TITAN = os.environ.get("ORCHESTRATOR_TORCHTITAN_PYTHON", "")  # noqa: TID251 - where torchtitan is
 OURS, ACCELERATE, PRETRAIN = "ours", "accelerate's FSDP2", "jobs.pretraining.pretrain"
 SCRIPT = "tests.benchmarks.sharded.by_accelerate"
