@@ -37,8 +37,6 @@ def stacks(key: str, rank: int, *, seconds: float = 0.0, form: str = "") -> byte
         output, problem = ray.get(answer, timeout=seconds + SECONDS_TO_ANSWER)
     except ray_errors.ERRORS as error:
         raise ClusterError(f"worker {rank} of attempt {key!r}: {reason(error)}") from error
-    finally:
-        ray.cancel(answer, force=True)
     if problem:
         hint = f"; {_MAY}" if _FORBIDDEN in problem else ""
         raise ClusterError(f"worker {rank} of attempt {key!r}: {problem}{hint}")
