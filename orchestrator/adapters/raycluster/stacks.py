@@ -6,13 +6,21 @@ as, and reads the worker with all that it has started.
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
+import psutil
 import ray
 
 from orchestrator.adapters.raycluster import process, ray_errors
 from orchestrator.core.errors import ClusterError
 from orchestrator.error_boundary import reason
+from orchestrator.supervisor import record
 
 SECONDS_TO_ANSWER = 60.0  # beside those of a recording: a busy node has to start a process
 _FORBIDDEN = "Permission"
@@ -44,28 +52,59 @@ def stacks(key: str, rank: int, *, seconds: float = 0.0, form: str = "") -> byte
 
 
 def spied(pid: int, birth: str | None, how: Sequence[str]) -> tuple[bytes, str]:
-    """Return what py-spy says of the process that was born then, and what is in its way."""
-    import shutil
-    import subprocess
-    import sys
-    import tempfile
-    from pathlib import Path
+    """Return what py-spy says of the process that was born then, and what is in its way.
 
-    from orchestrator.supervisor import record
-
+    `how` is the command of py-spy, with its options.
+    """
     if birth is not None and record.birth(pid) != birth:
         return b"", "its process has ended"
     spy = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
     if spy is None:
         return b"", f"its node has no py-spy; `{sys.executable} -m pip install py-spy` there"
+    return _dumped(spy, pid) if how[0] == "dump" else _recorded([spy, *how], pid)
+
+
+def _dumped(spy: str, pid: int) -> tuple[bytes, str]:
+    """Return the stacks of a process and of those below it that run, in Python."""
+    first, problem = _said([spy, "dump", "--pid", str(pid)])
+    if problem:
+        return b"", problem
+    below = (_said([spy, "dump", "--pid", str(child)])[0] for child in _below(pid))
+    return b"\n".join([first, *filter(None, below)]), ""
+
+
+def _recorded(words: Sequence[str], pid: int) -> tuple[bytes, str]:
+    """Return what a process was in, with those below it where none of them is in the way.
+
+    One that has ended, and that nobody has waited for, is.
+    """
     with tempfile.TemporaryDirectory(prefix="py-spy-") as folder:
         file = Path(folder, "recorded")
-        to = ["--output", str(file)] if how[0] == "record" else []
-        # A child that has ended, which nobody has waited for, stands in py-spy's way.
-        for more in (["--subprocesses"], []):
-            words = [spy, *how, *to, *more, "--pid", str(pid)]
-            done = subprocess.run(words, capture_output=True, check=False)  # noqa: S603 - our own words
-            if not done.returncode:
-                return (file.read_bytes() if to else done.stdout), ""
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        return b"", f"py-spy: {lines[0] if lines else f'ended with {done.returncode}'}"
+        to = [*words, "--output", str(file), "--pid", str(pid)]
+        _, problem = _said([*to, "--subprocesses"])
+        if problem:
+            _, problem = _said(to)
+        return (b"" if problem else file.read_bytes()), problem
+
+
+def _below(pid: int) -> list[int]:
+    """Return the processes below one that have not ended."""
+    with suppress(psutil.Error):
+        below = psutil.Process(pid).children(recursive=True)
+        return [process.pid for process in below if _runs(process)]
+    return []
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def _said(words: Sequence[str]) -> tuple[bytes, str]:
+    """Return what py-spy prints, and the first line of why it can't."""
+    done = subprocess.run(words, capture_output=True, check=False)  # noqa: S603 - our own words
+    if not done.returncode:
+        return done.stdout, ""
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return b"", f"py-spy: {lines[0] if lines else f'ended with {done.returncode}'}"
