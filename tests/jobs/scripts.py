@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 110
 
 
-def printed_by(script: str, spec: object, *options: str) -> str:
+def printed_by(script: str, spec: object, *options: str, seconds: float = SECONDS) -> str:
     """Run module `script` of these tests by its spec, which succeeds; return what it prints.
 
-    `options` are those of the interpreter.
+    `options` are those of the interpreter, `seconds` what it may take.
     """
     done = subprocess.run(
         [sys.executable, *options, "-m", f"tests.jobs.{script}", json.dumps(spec)],
@@ -22,7 +22,7 @@ def printed_by(script: str, spec: object, *options: str) -> str:
         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=seconds,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -24,7 +24,7 @@ from tests.jobs.training.parallel.test_sharded import (
     train,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # gangs in turn, on a busy machine
 
 KINDS: dict[str, dict[str, Any]] = {
     "qwen3_moe": {**SMALL_EXPERTS, "num_experts": 4, "num_experts_per_tok": 2},

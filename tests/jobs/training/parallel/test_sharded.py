@@ -17,7 +17,7 @@ from tests.jobs.recipes import LATENT, SHORT, SMALL, SMALL_EXPERTS
 from tests.jobs.scripts import printed_by
 from tests.jobs.test_pretraining import close, weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # gangs in turn, on a busy machine
 
 HALVES, TWICE = {"shard": 2}, {"replicate": 2, "shard": 2}
 # Each goes on from the checkpoint of the one before it: workers, mesh, its last step.
@@ -122,7 +122,7 @@ def others(
 
 def train(root: Path, *runs: dict[str, Any]) -> Path:
     """Run gangs one after the other; return the folder that theirs are in."""
-    printed_by("training.parallel.gangs", runs, "-W", "error::FutureWarning")
+    printed_by("training.parallel.gangs", runs, "-W", "error::FutureWarning", seconds=270.0)
     return root
 
 
