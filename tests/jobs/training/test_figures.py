@@ -68,6 +68,7 @@ class LateRows:
     """Rows of a store that takes its time."""
 
     width = 12
+    reads_to_count = False
 
     def __init__(self, *, counts: float = 0.0, read: float = 0.0) -> None:
         tokens = torch.randint(3, 40, (8, self.width), dtype=torch.int32)
