@@ -66,10 +66,10 @@ def spied(pid: int, birth: str | None, how: Sequence[str]) -> tuple[bytes, str]:
 
 def _dumped(spy: str, pid: int) -> tuple[bytes, str]:
     """Return the stacks of a process and of those below it that run, in Python."""
-    first, problem = _said([spy, "dump", "--pid", str(pid)])
+    first, problem = _answer([spy, "dump", "--pid", str(pid)])
     if problem:
         return b"", problem
-    below = (_said([spy, "dump", "--pid", str(child)])[0] for child in _below(pid))
+    below = (_answer([spy, "dump", "--pid", str(child)])[0] for child in _below(pid))
     return b"\n".join([first, *filter(None, below)]), ""
 
 
@@ -81,9 +81,9 @@ def _recorded(words: Sequence[str], pid: int) -> tuple[bytes, str]:
     with tempfile.TemporaryDirectory(prefix="py-spy-") as folder:
         file = Path(folder, "recorded")
         to = [*words, "--output", str(file), "--pid", str(pid)]
-        _, problem = _said([*to, "--subprocesses"])
+        _, problem = _answer([*to, "--subprocesses"])
         if problem:
-            _, problem = _said(to)
+            _, problem = _answer(to)
         return (b"" if problem else file.read_bytes()), problem
 
 
@@ -101,7 +101,7 @@ def _runs(process: psutil.Process) -> bool:
     return False
 
 
-def _said(words: Sequence[str]) -> tuple[bytes, str]:
+def _answer(words: Sequence[str]) -> tuple[bytes, str]:
     """Return what py-spy prints, and the first line of why it can't."""
     done = subprocess.run(words, capture_output=True, check=False)  # noqa: S603 - our own words
     if not done.returncode:
