@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from math import ceil
 from pathlib import Path
 
 import psutil
@@ -39,7 +40,7 @@ def stacks(key: str, rank: int, *, seconds: float = 0.0, form: str = "") -> byte
     worker = process.of(key, rank)
     if worker is None:
         raise ClusterError(f"worker {rank} of attempt {key!r} has not begun, or has ended")
-    how = ["record", "--duration", f"{seconds:.0f}", "--format", form] if seconds else ["dump"]
+    how = ["record", "--duration", f"{ceil(seconds)}", "--format", form] if seconds else ["dump"]
     answer = process.on(worker.node, spied).remote(worker.pid, worker.birth, how)
     try:
         output, problem = ray.get(answer, timeout=seconds + SECONDS_TO_ANSWER)
