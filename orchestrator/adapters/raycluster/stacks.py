@@ -44,6 +44,9 @@ def stacks(key: str, rank: int, *, seconds: float = 0.0, form: str = "") -> byte
     answer = process.on(worker.node, spied).remote(worker.pid, worker.birth, how)
     try:
         output, problem = ray.get(answer, timeout=seconds + SECONDS_TO_ANSWER)
+    except KeyboardInterrupt:
+        ray.cancel(answer)
+        raise
     except ray_errors.ERRORS as error:
         raise ClusterError(f"worker {rank} of attempt {key!r}: {reason(error)}") from error
     if problem:
