@@ -163,7 +163,7 @@ def test_mlflow_has_the_run_as_one_tree(launched):
 
 def test_a_second_launch_from_python_reuses_what_is_done_and_serves_on_the_other_pool(launched):
     """The page about Python is executed, but for the pool and the port."""
-    words = f'"pipeline=smoke", "gateway.port={PORT}", "roles.serve=nvidia"'
+    words = f'"pipeline=smoke", "gateway.port={PORT}", "{SHARDED}", "roles.serve=nvidia"'
     page = (README.parent / "docs/python.md").read_text(encoding="utf-8")
     code = "\n".join(blocks("python", page)).replace('"pipeline=smoke"', words)
     (launched.folder / "mypackage").mkdir()

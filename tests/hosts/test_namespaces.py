@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -51,10 +52,11 @@ def test_each_has_a_name_an_address_and_processes_of_its_own(network: Network) -
 @pytest.mark.parametrize("folder", OWN_FOLDERS)
 def test_what_one_writes_no_other_sees(network: Network, folder: str) -> None:
     first, second = network.hosts
-    first.write(f"{folder}/mine", "")
-    assert first.run("test", "-e", f"{folder}/mine").returncode == 0
-    assert second.run("test", "-e", f"{folder}/mine").returncode == 1
-    assert not Path(folder, "mine").exists()
+    path = f"{folder}/{secrets.token_hex(8)}"
+    first.write(path, "")
+    assert first.run("test", "-e", path).returncode == 0
+    assert second.run("test", "-e", path).returncode == 1
+    assert not Path(path).exists()
 
 
 @pytest.mark.parametrize("folder", ["/etc", "/usr/lib", "/var/lib", ROOT, sys.prefix])
