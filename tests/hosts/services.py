@@ -9,6 +9,7 @@ import secrets
 import sys
 from pathlib import Path
 
+from orchestrator.adapters.rayqueries.numbering import NUMBERED, numbering
 from orchestrator.supervisor.record import wait
 from tests import postgres
 from tests.hosts.namespaces import NET, NOBODY, SECONDS, Host, Process
@@ -39,6 +40,7 @@ NODES = {
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
     "RAY_memory_monitor_refresh_ms": "0",  # it looks at the whole machine
     "RAY_worker_niceness": "0",  # by its default workers wait for whatever else the machine does
+    NUMBERED: numbering(("LAB", "LAB_A", "LAB_B")),
 }
 
 

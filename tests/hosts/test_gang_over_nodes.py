@@ -26,7 +26,7 @@ WIDE = (
     "pipeline.stages.train.needs.workers=4",
 )
 MILLISECONDS, PERCENT = 105, 1
-# Each worker tells its place, and adds up over all of them at each step.
+# Each worker tells its place and its chip, and adds up over all of them at each step.
 STEPS = """\
 import os
 import time
@@ -35,7 +35,9 @@ from functools import partial
 import torch
 import torch.distributed as dist
 
-PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
+PLACE = (
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "LAB_A_VISIBLE"
+)
 
 
 def steps(ctx, *, to):
@@ -56,9 +58,9 @@ def steps(ctx, *, to):
 def _write(step, folder):
     (folder / "step").write_text(str(step))
 """
-PLACES = {("0", "4", "0", "2", "0"), ("1", "4", "1", "2", "0")} | {
-    ("2", "4", "0", "2", "1"),
-    ("3", "4", "1", "2", "1"),
+PLACES = {("0", "4", "0", "2", "0", "0"), ("1", "4", "1", "2", "0", "1")} | {
+    ("2", "4", "0", "2", "1", "0"),
+    ("3", "4", "1", "2", "1", "1"),
 }
 
 
@@ -86,6 +88,6 @@ def test_a_gang_lies_by_node_and_goes_on_after_the_loss_of_a_worker(
     assert last.resumed == max(lost.saved)
     for attempt in (lost, last):
         assert [len(list(workers)) for _, workers in groupby(attempt.nodes)] == [2, 2]
-    said = re.findall(r"place (\d) (\d) (\d) (\d) (\d)", lab.do(head, "logs", run))
+    said = re.findall(r"place (\d) (\d) (\d) (\d) (\d) (\d)", lab.do(head, "logs", run))
     assert set(said) == PLACES
     assert lab.run().stages["train"].metrics["total"] == 1 + 2 + 3 + 4

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.rayqueries.numbering import NUMBERED
 from orchestrator.supervisor.record import wait
 from tests.hosts.namespaces import ROOT, Host, Process, several_hosts
 from tests.hosts.services import BUCKET, MLFLOW, NODES, Servers, of_database
@@ -67,7 +68,7 @@ class Newcomer:
         return [line for line in lines if any(secret in line for secret in secrets)]
 
     def _given(self) -> dict[str, str]:
-        quiet = {name: NODES[name] for name in ("RAY_memory_monitor_refresh_ms",)}
+        quiet = {name: NODES[name] for name in ("RAY_memory_monitor_refresh_ms", NUMBERED)}
         return {**quiet, **({"ORCHESTRATOR_API_KEY": self.key} if self.key else {})}
 
     def _with_chips(self, where: str, line: str) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 from orchestrator import supervisor
 from orchestrator.adapters.raycluster import access, machine
 from orchestrator.adapters.raycluster.machine import HOST
+from orchestrator.adapters.rayqueries.numbering import NUMBERED, numbering
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.settings import ClusterSettings
 from orchestrator.core.spec.hardware import Pool
@@ -34,9 +35,6 @@ SMALLEST_STORE = 78_643_200
 _MB = 1_000_000
 # What a start with other ports, a moment later, may not meet again.
 _PASSES = re.compile(r"ended with|in use|refused|No node info found", re.IGNORECASE)
-# Ray counts chips of other names without saying which; with this variable it numbers them too.
-NUMBERED = "RAY_custom_unit_instance_resources"
-_RAYS_OWN = "neuron_cores,TPU,NPU,HPU,RBLN,FURIOSA,TTNPU,MBLT"
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -113,11 +111,6 @@ def down(home: Path) -> bool:
         return supervisor.stop(home, SERVICE)
     except supervisor.ServiceError as error:
         raise ClusterError(str(error)) from error
-
-
-def numbered(resources: tuple[str, ...]) -> str:
-    """Return the value of `NUMBERED` that adds `resources` to those that Ray knows."""
-    return ",".join(dict.fromkeys((*_RAYS_OWN.split(","), *resources)))
 
 
 def describe(pool: Pool) -> str:
@@ -236,7 +229,7 @@ class _Common:
             env={
                 **_ENVIRONMENT,
                 **access.managed_environment(self.token),
-                NUMBERED: numbered(self.chips),
+                NUMBERED: numbering(self.chips),
                 "TMPDIR": machine.short_temporary(self.root),
             },
             tries=1 if name == HEAD else NODE_TRIES,

@@ -54,7 +54,7 @@ def run_task(
         node = this_worker.prepare(request)
     except ClusterError as error:
         pool = request.pool.name
-        yield (Failed(Failure(kind=FailureKind.SOFTWARE, evidence=str(error), pool=pool)),)
+        yield (Failed(Failure(kind=FailureKind.SET_UP, evidence=str(error), pool=pool)),)
         return
     runs = software.running(request.pool.accelerator.torch_package, request.shipped)
     me = process.here(node, runs)

@@ -9,9 +9,8 @@ from typing import NoReturn
 
 import ray
 
-from orchestrator.adapters.raycluster.managed_ray import NUMBERED, numbered
 from orchestrator.adapters.raycluster.ranking import WorkerPlace
-from orchestrator.adapters.rayqueries import chips
+from orchestrator.adapters.rayqueries import chips, numbering
 from orchestrator.core.errors import ClusterError
 from orchestrator.messages import AttemptRequest
 from orchestrator.node import rendezvous_port, software
@@ -40,7 +39,8 @@ def prepare(request: AttemptRequest) -> str:
             os.environ[chip.visible_devices] = ",".join(ids)  # noqa: TID251 - drivers read it
         elif request.needs.devices < pool.devices_per_node:
             message = f"Ray does not number the chips {chip.resource!r} of pool {pool.name!r}"
-            hint = f"start every node with {NUMBERED}={numbered((chip.resource,))}"
+            value = numbering.numbering((chip.resource,))
+            hint = f"start its nodes with {numbering.NUMBERED}={value} in their environment"
             raise ClusterError(f"{message}; {hint}")
     return node()
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import ray
 
+from orchestrator.adapters.rayqueries.numbering import is_numbered
+
 
 def unknown_to_ray(resource: str) -> bool:
     """Return whether Ray has no manager for these chips, which would show a process its own."""
@@ -14,7 +16,12 @@ def unknown_to_ray(resource: str) -> bool:
 
 
 def of_this_process(resource: str) -> list[str]:
-    """Return the ids of the chips `resource` that are this process', by number."""
+    """Return the ids of the chips `resource` that are this process', by number.
+
+    There are none where its node does not number them.
+    """
+    if not is_numbered(resource):
+        return []
     worker = ray._private.worker.global_worker  # noqa: SLF001 - the public call knows Ray's makers only
     ids = worker.get_accelerator_ids_for_accelerator_resource(
         resource, f"^{resource}_group_[0-9A-Za-z]+$"

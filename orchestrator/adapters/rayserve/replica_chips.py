@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from orchestrator.adapters.rayqueries import chips
+from orchestrator.adapters.rayqueries import chips, numbering
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError
 
@@ -34,6 +34,8 @@ def variables(deployment: Deployment, ids: Sequence[str]) -> dict[str, str]:
     if pool.emulated or not devices or not variable:
         return {}
     if not ids and devices < pool.devices_per_node:
-        what = f"Ray does not number the chips {pool.accelerator.resource!r} of {pool.name!r}"
-        raise ServingError(f"{what}: no replica can be shown its own; ask for all of a node")
+        resource = str(pool.accelerator.resource)
+        what = f"Ray does not number the chips {resource!r} of pool {pool.name!r}"
+        value = f"{numbering.NUMBERED}={numbering.numbering((resource,))}"
+        raise ServingError(f"{what}; start its nodes with {value} in their environment")
     return {variable: ",".join(chips.in_order(ids))} if ids else {}
