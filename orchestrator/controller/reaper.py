@@ -31,10 +31,17 @@ MOST_TRIES = 20  # to bury a run that can't be read
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """Why a run is not taken over; `others` is whether another reaper might do it."""
+    """Why a run is not taken over.
+
+    Attributes:
+        reason: What stands in the way.
+        others: Whether another reaper might do it, or this one later.
+        patience: For how many seconds since its controller was last seen that may be at the least.
+    """
 
     reason: str
     others: bool
+    patience: float = 0.0
 
 
 Bury: TypeAlias = Callable[[Run, str], bool]
@@ -101,7 +108,8 @@ class Reaper:
                 return False  # its next controller has the lease
             if declined is not None:
                 reason += f"; {declined.reason}"
-                if declined.others and self._store.now() - lease.at < SECONDS_FOR_OTHERS:
+                waits = max(SECONDS_FOR_OTHERS, declined.patience)
+                if declined.others and self._store.now() - lease.at < waits:
                     return False
         if not self._bury(run, f"{reason}; orchestrator resume {lease.run} goes on"):
             return False

@@ -2,19 +2,22 @@
 
 That is done as `resume --detach` does it, where the reaper's host reaches the cluster and has what
 the run needs. Of several reapers that try one wins: the first controller that begins holds the run
-from then on, and the others end. A cluster that a home has started is for its own commands alone.
+from then on, and the others end. A cluster that does not take it, as one whose head is away, is
+asked again for as long as a run waits for its head, and longer: that head may have run the
+controller. A cluster that a home has started is for its own commands alone.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 from orchestrator import wiring
-from orchestrator.controller.reaper import Declined
+from orchestrator.controller.reaper import SECONDS_FOR_OTHERS, Declined
 from orchestrator.core.own_host import is_bare_name, leads_home
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import AttemptSaved, AttemptSucceeded, RunStarted
@@ -25,6 +28,7 @@ from orchestrator.service.launching import detach
 
 HandOver: TypeAlias = Callable[[driving.DriveRequest], object]
 _GETS_ON = (AttemptSaved, AttemptSucceeded)
+SECONDS_BETWEEN = 20.0  # tries to hand a run over
 
 
 class TakeOvers:
@@ -35,20 +39,26 @@ class TakeOvers:
         home: Path,
         tell: Callable[[str], None],
         hand_over: HandOver | None = None,
+        *,
+        between: float = SECONDS_BETWEEN,
     ) -> None:
-        """Have none in hand; `hand_over` hands one over, and returns once a controller has it."""
-        self._home, self._tell = home, tell
+        """Have none in hand; `hand_over` hands one over, and returns once a controller has it.
+
+        One that could not be is tried again `between` seconds later.
+        """
+        self._home, self._tell, self._between = home, tell, between
         self._hand_over = hand_over or _hand_over
         self._handed: dict[tuple[str, int], _Handing] = {}
 
     def __call__(self, run: Run, events: Sequence[Stored]) -> Declined | None:
         """Have a run go on; return why this reaper does not, `None` while it is on its way."""
         key = run.header.run, run.epoch
-        if key not in self._handed:
+        settings = wiring.configs.parse(run.header.config)
+        handed = self._handed.get(key)
+        if handed is None or handed.failed_before(time.monotonic() - self._between):
             declined = next(_obstacles(run, events, self._home), None)
             if declined is not None:
                 return declined
-            settings = wiring.configs.parse(run.header.config)
             request = driving.DriveRequest(
                 settings=settings,
                 header=run.header,
@@ -56,11 +66,12 @@ class TakeOvers:
                 by=f"the reaper of {wiring.host()}",
             )
             self._tell(f"{run.header.run}: its controller is gone; handed to a job of its cluster")
-            self._handed[key] = _Handing(request, self._hand_over)
-        handed = self._handed[key].outcome
-        if handed is None or handed.error is None:
+            handed = self._handed[key] = _Handing(request, self._hand_over)
+        if handed.outcome is None or handed.outcome.error is None:
             return None
-        return Declined(f"it could not be handed over: {reason(handed.error)}", others=True)
+        why = f"it could not be handed over: {reason(handed.outcome.error)}"
+        patience = settings.cluster.patience + SECONDS_FOR_OTHERS
+        return Declined(why, others=True, patience=patience)
 
 
 class _Handing:
@@ -68,11 +79,18 @@ class _Handing:
 
     def __init__(self, request: driving.DriveRequest, hand_over: HandOver) -> None:
         self.outcome: Outcome[object] | None = None
+        self._ended = 0.0
         self._call = partial(hand_over, request)
         threading.Thread(target=self._run, name="hands over", daemon=True).start()
 
+    def failed_before(self, when: float) -> bool:
+        """Whether it could not be handed over, and that was known before `when`, monotonic."""
+        return bool(self.outcome and self.outcome.error) and self._ended < when
+
     def _run(self) -> None:
-        self.outcome = outcome(self._call, but=())
+        done = outcome(self._call, but=())
+        self._ended = time.monotonic()
+        self.outcome = done
 
 
 def _hand_over(request: driving.DriveRequest) -> None:

@@ -145,6 +145,16 @@ def test_a_run_that_another_reaper_might_take_over_is_left_to_it_for_a_while() -
     assert len(yard.buried) == 1
 
 
+def test_a_run_waits_as_long_as_who_declines_it_says_for_what_may_come_back() -> None:
+    yard = Graveyard()
+    yard.declined = Declined("its head is away", others=True, patience=300.0)
+    yard.reap(31.0)
+    assert yard.reap(SECONDS_FOR_OTHERS + 1.0)
+    assert yard.reap(299.0)
+    assert yard.buried == []
+    assert not yard.reap(301.0)
+
+
 def test_a_run_that_was_left_in_order_is_nobodys_to_take_over() -> None:
     yard = Graveyard()
     yard.declined = None

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,3 +109,26 @@ def test_a_head_that_comes_back_without_what_it_knew_loses_no_step_that_was_save
         with asking(client, "echo", key, gateway(hopper)) as asked:
             asked.until_answered(20)
         print(asked.failed(), lab.orchestrator(hopper, "endpoints").stdout)
+
+
+def test_a_detached_run_goes_on_by_itself_once_the_head_that_ran_its_controller_is_back(
+    logs: Path,
+) -> None:
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    served = ("--dashboard-host=0.0.0.0", "--include-dashboard=true")
+    with site(logs, mlflow=False, head=served, **token, **LASTING) as lab:
+        hopper = lab.network.hosts[1]
+        hopper.write("steps.py", STEPS)
+        lab.do(hopper, "up", "tracking=none")
+        lab.do(hopper, "launch", "--detach", *to(1500))
+        name = lab.until_saved(20).header.run
+        with without_head(lab, LONG_AWAY):
+            pass
+        back = monotonic()
+        lab.until_resumed(2)
+        print(f"it went on {monotonic() - back:.0f} s after the head was back")
+        assert wait(lambda: lab.run().done, 2 * SECONDS, tick=1.0), lab.seen()
+        lost, last = lab.attempts()
+        assert (lab.run().state, lab.run().epoch) == (RunState.SUCCEEDED, 2)
+        assert (last.resumed or 0) >= max(lost.saved)
+        assert "the reaper of h1" in lab.orchestrator(hopper, "status", name).stdout

@@ -23,7 +23,7 @@ from orchestrator.core.runs.states import (
 )
 from orchestrator.service import driving
 from orchestrator.service.driving.request import MACHINE
-from orchestrator.service.take_overs import TakeOvers
+from orchestrator.service.take_overs import SECONDS_BETWEEN, TakeOvers
 from orchestrator.supervisor.record import wait
 
 FOREIGN = "cluster.address=10.9.9.9:6379"
@@ -38,6 +38,7 @@ class Place:
     run: str = ""
     asked: list[driving.DriveRequest] = field(default_factory=list)
     refuses: bool = False
+    between: float = SECONDS_BETWEEN
     goes: threading.Event = field(default_factory=threading.Event)
     told: list[str] = field(default_factory=list)
 
@@ -68,7 +69,7 @@ class Place:
     @property
     def take_overs(self) -> Callable[[], Declined | None]:
         store = wiring.database(self.home)
-        ours = TakeOvers(self.home, self.told.append, self.hand_over)
+        ours = TakeOvers(self.home, self.told.append, self.hand_over, between=self.between)
 
         def look() -> Declined | None:
             events = store.events(self.run)
@@ -115,6 +116,24 @@ def test_what_can_not_be_handed_over_from_here_is_left_to_others(place: Place) -
     assert declined.others
     assert declined.reason == "it could not be handed over: its job server does not answer"
     assert len(place.asked) == 1
+
+
+def test_a_cluster_that_did_not_take_a_run_is_asked_again_as_its_head_may_come_back(
+    place: Place,
+) -> None:
+    place.add(FOREIGN, "cluster.patience=500")
+    place.refuses, place.between = True, 0.1
+    place.goes.set()
+    look = place.take_overs
+    look()
+    assert wait(lambda: look() is not None, 5.0)
+    declined = look()
+    assert declined
+    assert declined.patience > 500
+    place.refuses = False
+    assert wait(lambda: look() is None and len(place.asked) > 1, 5.0)
+    taken = len(place.asked)
+    assert not wait(lambda: len(place.asked) > taken or look() is not None, 0.5)
 
 
 @pytest.mark.parametrize(
