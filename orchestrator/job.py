@@ -8,7 +8,8 @@ A job is a plain function, named in a config by its dotted name:
 It reads its inputs from `ctx.inputs`, writes the files of its artifact under `ctx.output`, and
 returns its headline metrics (or nothing). It knows no pipeline and no cluster: the attempt has
 already set up the process group, and `ctx.device` is where its tensors go. A function with the
-attribute `meets_by_itself` starts processes of its own, which meet at `MASTER_ADDR` themselves.
+attribute `meets_by_itself` starts processes of its own, which meet at `MASTER_ADDR` themselves
+once it has called `ctx.meet()`.
 
 A job that splits what it does over its workers by a parameter `parallel` may have a function
 `forecast_NAME(params, *, inputs, workers, memory_gb, bf16)` in its module. A plan shows the lines
@@ -169,6 +170,14 @@ class JobContext(Protocol):
 
     def stay(self) -> None:
         """Let the job end here though its pool is being emptied: it has done what it shall."""
+        ...
+
+    def meet(self) -> None:
+        """Wait until all workers are here, however long, and free the port at `MASTER_ADDR`.
+
+        For a job that `meets_by_itself`: what it starts waits for the others as long as its own
+        libraries do, which may be minutes, and what one of them reads may take hours.
+        """
         ...
 
     def busy(self, what: str) -> AbstractContextManager[None]:

@@ -81,6 +81,7 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
         events = EventFiles(expansion.folder(tensorboard, workplace)) if tensorboard else None
         tracked = ctx.tracker_variables() if mlflow and not ctx.rank else {}
         argv = expansion.argv(command, resume or ())
+        ctx.meet()
         started = Processes(argv, expansion.environments(each, tracked), workplace)
         _WatchedCommand(ctx, started, folder, read, events).succeed(codes, grace)
         if ctx.rank == 0:  # its output is the artifact

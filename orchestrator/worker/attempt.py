@@ -317,7 +317,7 @@ class _JobRun:
     ) -> AbstractContextManager[None]:
         needs = self._request.needs
         if self.by_itself:
-            return self._left_alone(fetch)
+            return self._left_alone(context, fetch)
         return self._open_process_group(
             self._rendezvous,
             self._rank,
@@ -329,11 +329,14 @@ class _JobRun:
         )
 
     @contextmanager
-    def _left_alone(self, fetch: Callable[[], None]) -> Iterator[None]:
-        """Leave the port of the gang to what the job starts."""
+    def _left_alone(self, context: AttemptContext, fetch: Callable[[], None]) -> Iterator[None]:
+        """Leave the port of the gang to what the job starts, once all workers are ready for it."""
         fetch()
-        rendezvous_port.close(self._rendezvous or "")
-        yield
+        context.rendezvous = self._rendezvous or ""
+        try:
+            yield
+        finally:
+            rendezvous_port.close(self._rendezvous or "")
 
     def _missing_device_package(self) -> Failed | None:
         """Import the package that adds the chip's torch device, where there is one."""

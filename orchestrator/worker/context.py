@@ -13,6 +13,8 @@ from orchestrator.core.runs.divergence import Guard
 from orchestrator.core.text import valid
 from orchestrator.job import Changes, Checkpoint, Metrics
 from orchestrator.messages import AttemptRequest, LogLine, Report
+from orchestrator.node import rendezvous_port
+from orchestrator.node.gang_barrier import wait_for_all
 from orchestrator.node.process_hardware import hardware_of
 from orchestrator.ports import Chip
 from orchestrator.worker.checkpoints import Checkpoints
@@ -58,6 +60,7 @@ class AttemptContext:
         self.inputs = inputs
         self.output = output
         self.code: tuple[Path, ...] = ()
+        self.rendezvous = ""  # where a gang meets that does so itself
         self.hashes: dict[str, Hashed] = {}
         self._step: int | None = None
         self._done: int | None = None
@@ -96,6 +99,13 @@ class AttemptContext:
     def stay(self) -> None:
         """Let the job end here though its pool is being emptied: it has done what it shall."""
         self.checkpoints.stays = True
+
+    def meet(self) -> None:
+        """Wait until all workers are here; what the job starts may open the port of the gang."""
+        if self.world_size > 1 and self.rendezvous:
+            with self.busy("waiting for the others"):
+                wait_for_all(self.rendezvous, self.rank, self.world_size, self.end_if_asked)
+        rendezvous_port.close(self.rendezvous)
 
     @property
     def last_step(self) -> int | None:

@@ -55,6 +55,9 @@ class LocalContext:
     def device(self) -> str:
         return self.hardware.device
 
+    def meet(self) -> None:
+        pass
+
     def busy(self, what: str) -> AbstractContextManager[None]:
         return nullcontext()
 
