@@ -21,7 +21,9 @@ def test_chips_are_shown_in_the_order_of_their_numbers() -> None:
 
 
 def test_one_that_would_see_the_chips_of_others_is_refused() -> None:
-    with pytest.raises(ServingError, match="Ray does not number the chips 'MLU' of 'mlu'"):
+    with pytest.raises(
+        ServingError, match="Ray does not number the chips 'MLU' of pool 'mlu'; start its nodes"
+    ):
         variables(MADE, [])
     whole = replace(MADE, needs=Needs(devices=8))
     assert variables(whole, []) == {}
