@@ -12,24 +12,29 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from orchestrator.node import rendezvous_port
-
 _TICK_SECONDS = 0.5  # between two looks whether to wait any longer
 _HANG_UP_SECONDS = 5.0
 _RANK_BYTES, _GO = 4, b"g"
 _GONE = "rank 0 at {} has gone while others waited for it"
 
 
-def wait_for_all(address: str, rank: int, workers: int, go_on: Callable[[], object]) -> None:
+def wait_for_all(
+    address: str,
+    rank: int,
+    workers: int,
+    go_on: Callable[[], object],
+    server: socket.socket | None = None,
+) -> None:
     """Wait until all `workers` of the gang that meets at `HOST:PORT` have called this.
 
     That is however long it takes one of them; `go_on` raises where this one shall wait no longer.
+    `server` is the open port, which is rank 0's and is closed here.
 
     Raises:
         ConnectionError: Rank 0 has gone.
     """
-    if rank == 0:
-        _receive(address, workers, go_on)
+    if server is not None:
+        _receive(server, workers, go_on)
         return
     try:
         with _connected(address, go_on) as line:
@@ -41,13 +46,10 @@ def wait_for_all(address: str, rank: int, workers: int, go_on: Callable[[], obje
         raise ConnectionError(_GONE.format(address))
 
 
-def _receive(address: str, workers: int, go_on: Callable[[], object]) -> None:
+def _receive(server: socket.socket, workers: int, go_on: Callable[[], object]) -> None:
     """Wait for the others, then let all of them go."""
     lines: dict[int, socket.socket] = {}
-    with ExitStack() as stack:
-        server = stack.enter_context(
-            rendezvous_port.take(address) or rendezvous_port.open_at(*_parted(address))
-        )
+    with server, ExitStack() as stack:
         server.settimeout(_TICK_SECONDS)
         while len(lines) < workers - 1:
             go_on()

@@ -14,17 +14,13 @@ _kept: dict[str, socket.socket] = {}
 
 def keep_open(host: str) -> str:
     """Open a free port on the address `host` of this machine, and return `HOST:PORT` of it."""
-    server = open_at(host, 0)
+    v6 = ":" in host
+    family = socket.AF_INET6 if v6 else socket.AF_INET
+    server = socket.create_server((host, 0), family=family, backlog=_BACKLOG)
     port = int(server.getsockname()[1])
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = f"[{host}]:{port}" if v6 else f"{host}:{port}"
     _kept[address] = server
     return address
-
-
-def open_at(host: str, port: int) -> socket.socket:
-    """Open a port on the address `host` of this machine; 0 is any that is free."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
 
 
 def free(host: str) -> str:

@@ -104,7 +104,8 @@ class AttemptContext:
         """Wait until all workers are here; what the job starts may open the port of the gang."""
         if self.world_size > 1 and self.rendezvous:
             with self.busy("waiting for the others"):
-                wait_for_all(self.rendezvous, self.rank, self.world_size, self.end_if_asked)
+                kept = rendezvous_port.take(self.rendezvous) if self.rank == 0 else None
+                wait_for_all(self.rendezvous, self.rank, self.world_size, self.end_if_asked, kept)
         rendezvous_port.close(self.rendezvous)
 
     @property

@@ -29,7 +29,8 @@ def address() -> str:
 def begun(
     pool: ThreadPoolExecutor, address: str, rank: int, go_on: Callable[[], object] = nothing
 ) -> Future[None]:
-    return pool.submit(wait_for_all, address, rank, WORKERS, go_on)
+    server = None if rank else rendezvous_port.take(address)
+    return pool.submit(wait_for_all, address, rank, WORKERS, go_on, server)
 
 
 def test_all_wait_for_the_last_and_the_port_is_free_at_once(address: str) -> None:
