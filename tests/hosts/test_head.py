@@ -15,7 +15,7 @@ from time import monotonic
 import pytest
 
 from orchestrator.cli.exits import Exit
-from orchestrator.core.runs.states import RunState
+from orchestrator.core.runs.states import RunStarted, RunState
 from orchestrator.supervisor.record import wait
 from tests.hosts.clients import asking, new_key
 from tests.hosts.echo_pipeline import ECHO, gateway, write_echo
@@ -131,4 +131,5 @@ def test_a_detached_run_goes_on_by_itself_once_the_head_that_ran_its_controller_
         lost, last = lab.attempts()
         assert (lab.run().state, lab.run().epoch) == (RunState.SUCCEEDED, 2)
         assert (last.resumed or 0) >= max(lost.saved)
-        assert "the reaper of h1" in lab.orchestrator(hopper, "status", name).stdout
+        begun = [s.event for s in lab.store.events(name) if isinstance(s.event, RunStarted)]
+        assert [event.by for event in begun] == ["", "the reaper of h1"]
