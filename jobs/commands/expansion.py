@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jobs.commands import shell_line
 from orchestrator.job import JobContext
 
-_NAME = re.compile(r"(?<!\$)\{([a-z]+(?:\.[A-Za-z0-9_-]+)?)\}")
+_RESUME = "resume"
 _HEADS = frozenset({"inputs", "pool"})
 _SHELL = ("bash", "-euo", "pipefail", "-c")
 
@@ -55,25 +56,39 @@ class Expansion:
     def argv(self, command: str | Sequence[str], resume: Sequence[str]) -> list[str]:
         """Return what to run; `resume` is added where there is a checkpoint.
 
+        It stands in the place of `{resume}`, which is a word of its own in a command of words, or
+        at the end where nothing names that. In a line for the shell each value stands as what it
+        is, whatever characters it has.
+
         Raises:
             ValueError: It names what there is not.
         """
-        more = resume if self.named["checkpoint"] else ()
+        more = tuple(resume) if self.named["checkpoint"] else ()
+        named = f"{{{_RESUME}}}"
         if isinstance(command, str):
-            return [*_SHELL, self._filled(" ".join((command, *more)))]
-        return [self._filled(word) for word in (*command, *more)]
+            line = command if named in command else " ".join((command.rstrip(), *more))
+            words = {_RESUME: self._line(" ".join(more), {})}
+            return [*_SHELL, self._line(line, words)]
+        spread = [more if word == named else (word,) for word in command]
+        last = () if named in command else more
+        return [self._filled(word) for part in (*spread, last) for word in part]
+
+    def _line(self, line: str, words: Mapping[str, str]) -> str:
+        return shell_line.filled(line, lambda name: self._value(name, line), words)
 
     def _filled(self, word: str) -> str:
         def value(match: re.Match[str]) -> str:
-            name = match[1]
-            if name in self.named:
-                return self.named[name]
-            if name.partition(".")[0] in _HEADS:
-                known = ", ".join(f"{{{known}}}" for known in sorted(self.named))
-                raise ValueError(f"{{{name}}} in {word!r} stands for nothing; there are: {known}")
-            return match[0]
+            text = self._value(match[1], word)
+            return match[0] if text is None else text
 
-        return _NAME.sub(value, word)
+        return shell_line.NAME.sub(value, word)
+
+    def _value(self, name: str, place: str) -> str | None:
+        """Return what a name in `place` stands for, `None` where it is none of ours."""
+        if name not in self.named and name.partition(".")[0] in _HEADS:
+            known = ", ".join(f"{{{known}}}" for known in sorted(self.named))
+            raise ValueError(f"{{{name}}} in {place!r} stands for nothing; there are: {known}")
+        return self.named.get(name)
 
     def folder(self, name: str, workdir: Path) -> Path:
         """Return the folder of that name, where it is no absolute one in `workdir`.

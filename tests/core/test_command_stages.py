@@ -13,6 +13,7 @@ from orchestrator.core.spec.stages import Needs, OnPool, Stage
 from tests.build import bindings, fleet, pipeline, stage
 
 WRITES = {"command": ["train", "{checkpoints}"]}
+RESUMES = {"resume": ["{checkpoint}"], "checkpoints": {"pattern": "{step}"}}
 
 
 def command(params: dict[str, Any], **changes: Any) -> Stage:
@@ -53,6 +54,23 @@ def test_a_command_that_says_all_that_it_may_has_no_problem(layout: str) -> None
         ({"command": "{outputs}"}, "command: {outputs} stands for nothing; did you mean 'output'"),
         ({"command": "{input.data}"}, "command: {input.data} stands for nothing; "),
         ({"resume": ["x"]}, "resume: is never added: there is nothing to go on from without"),
+        (
+            {**RESUMES, "command": "train {checkpoints} 2>&1 | tee log"},
+            "resume: would be added to the last command of a line that is more than one; write",
+        ),
+        (
+            {**RESUMES, "command": ["bash", "-ec", "train {checkpoints} | tee log"]},
+            "resume: is read by no command in the line of a shell that is one of the words; wr",
+        ),
+        (
+            {**RESUMES, "command": ["train", "{checkpoints}", "--load={resume}"]},
+            "command: '--load={resume}' holds {resume}, which is a word of its own; write the",
+        ),
+        ({"command": "train {resume}"}, "command: {resume} is always empty without `resume`"),
+        (
+            {**RESUMES, **WRITES, "resume": ["{resume}"]},
+            "resume: {resume} stands for nothing; names: ",
+        ),
         ({"command": "{checkpoint}"}, "command: {checkpoint} is always empty without"),
         (
             {"checkpoints": spread_layout({"layout": "dcp"})},
@@ -173,3 +191,38 @@ def test_checkpoints_of_so_many_ranks_are_refused_where_a_fallback_has_others() 
     assert "16 ranks on 'a' and 8 on 'a'" in lines_on("a", needs=elastic)[0]
     params["checkpoints"] = spread_layout({"layout": "megatron"})
     assert lines_on("a", "b", **fewer) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train {checkpoints} > log 2>&1",
+        "train {checkpoints} &>> log",
+        "A=1 train {checkpoints} --note 'a; b' --and \"c | $(date; id)\" --cost \\$3\\;\n",
+        "train {checkpoints} $(date | tail -1) ${X:-a|b} `id; date`",
+        "train {checkpoints} \\\n  --steps 3",
+        "train {checkpoints} 2>&1 {resume} | tee log",
+    ],
+)
+def test_words_are_added_to_the_one_command_of_a_line_or_where_it_says(line: str) -> None:
+    assert lines({**RESUMES, "command": line}) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cd x && train {checkpoints}",
+        "train {checkpoints}; echo done",
+        "train {checkpoints}\necho done",
+        "train {checkpoints} &",
+        "(train {checkpoints})",
+        "train {checkpoints} > >(tee log)",
+        "train {checkpoints} # all of it",
+        "[[ -e {checkpoints} ]]",
+        "if train {checkpoints}; then echo done; fi",
+        "train {checkpoints} <<END\nsteps: 3\nEND",
+    ],
+)
+def test_words_are_not_added_to_the_last_command_of_several(line: str) -> None:
+    (told,) = lines({**RESUMES, "command": line})
+    assert told.startswith("resume: would be added to the last command of a line")

@@ -28,6 +28,7 @@ EMULATED = Hardware(
 class LocalContext:
     folder: Path
     inputs: Mapping[str, Path] = field(default_factory=dict)
+    code: tuple[Path, ...] = ()
     seed: int = 7
     rank: int = 0
     world_size: int = 1

@@ -15,7 +15,7 @@ import pytest
 from orchestrator import wiring
 from orchestrator.adapters.local import LocalCluster
 from orchestrator.core.failures.kinds import FailureKind
-from orchestrator.core.spec.command_stages import NAMES
+from orchestrator.core.spec.command_words import NAMES
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Failed, Message, Points, Succeeded
 from tests.worker.commands import first_line, gone, lines, python, request, said, training

@@ -14,7 +14,9 @@ from typing import TypeAlias
 
 from orchestrator.core.errors import Problem, shown
 from orchestrator.core.failures.kinds import OF_A_JOB
-from orchestrator.core.nearest import choices, nearest
+from orchestrator.core.nearest import choices
+from orchestrator.core.spec import command_words
+from orchestrator.core.spec.command_words import NAMES
 from orchestrator.core.spec.stages import Json, Stage
 from orchestrator.job import ranks_of_worker
 
@@ -46,25 +48,9 @@ LAYOUTS: Mapping[str, Mapping[str, Json]] = MappingProxyType(
         },
     }
 )
-# What stands for something in the words of a command, beside `inputs.NAME`.
-NAMES = (
-    "attempt",
-    "checkpoint",
-    "checkpoints",
-    "output",
-    "pool.backend",
-    "pool.device",
-    "pool.name",
-    "run",
-    "seed",
-    "stage",
-)
 _LAYOUT = "layout"
 _FIELDS = ("complete", "pattern", "reshard", "settle", "tracker")  # of what a checkpoint is
 _STEP = "{step}"
-_NAMED = re.compile(r"(?<!\$)\{([a-z]+(?:\.[A-Za-z0-9_-]+)?)\}")
-_LIKE = 0.82  # how alike a name in braces is to one of ours, to be a slip of the pen
-_WITH_NAMES = ("command", "resume", "tensorboard")
 _WILD = frozenset("*?[")
 _MOST_PROCESSES = 1024
 _LAST_CODE = 255
@@ -109,56 +95,16 @@ def problems_of_command(stage: Stage, pools: Sequence[str] = ()) -> Iterator[Pro
     if not is_command(stage):
         return
     names = (*NAMES, *(f"inputs.{name}" for name in stage.inputs))
+    yield from command_words.problems_of_variables(stage, names)
     for path, params, keys in written(stage):
-        for key in (key for key in _WITH_NAMES if key in keys):
-            yield from _word_problems(f"{path}.{key}", params[key], names)
+        yield from command_words.problems_of_words(path, params, keys, names)
         if keys & {"command", "resume", "checkpoints"}:
-            yield from _use_problems(path, params)
+            yield from command_words.problems_of_use(path, params, stage.env)
         for key in (key for key in _CHECKS if key in keys):
             yield from _CHECKS[key](f"{path}.{key}", params[key])
         if "grace" in keys:
             yield from _grace_problems(f"{path}.grace", params["grace"], stage.limits.kill_after)
     yield from _size_problems(stage, pools)
-
-
-# --- words --------------------------------------------------------------------------------------
-
-
-def _words(params: Mapping[str, Json], *keys: str) -> str:
-    """Return all words that stand under `keys`, in one text."""
-    values = (params.get(key) for key in keys)
-    listed = [value if isinstance(value, list) else [value] for value in values]
-    return " ".join(word for words in listed for word in words if isinstance(word, str))
-
-
-def _word_problems(path: str, value: Json, names: Sequence[str]) -> Iterator[Problem]:
-    key = path.rpartition(".")[2]
-    words = _words({key: value}, key)
-    if key == "command" and not words.strip() and isinstance(value, str | list):
-        yield Problem(path, "is empty", "write what shall run")
-    for name in dict.fromkeys(_NAMED.findall(words)):
-        if name in names:
-            continue
-        head = name.partition(".")[0]
-        ours = head in {"inputs", "pool"} or ("." in name and head in {"input", "pools"})
-        if ours or nearest(name, names, _LIKE):
-            hint = choices(name, names, "names")
-            yield Problem(path, f"{{{name}}} stands for nothing", hint)
-
-
-def _use_problems(path: str, params: Mapping[str, Json]) -> Iterator[Problem]:
-    """Yield what is said of checkpoints on one side alone: of the command, or of the stage."""
-    words = _words(params, "command", "resume")
-    if params.get("checkpoints") is None:
-        if params.get("resume"):
-            what = "is never added: there is nothing to go on from without `checkpoints`"
-            yield Problem(f"{path}.resume", what, "say what a checkpoint is, or leave it out")
-        elif "{checkpoint}" in words:
-            what = "{checkpoint} is always empty without `checkpoints`"
-            yield Problem(f"{path}.command", what, "say what a checkpoint is, or leave it out")
-    elif "{checkpoints}" not in words:
-        what = "no word of the command names {checkpoints}, the folder where they are looked for"
-        yield Problem(f"{path}.checkpoints", what, "have the command write them there")
 
 
 # --- what it writes -----------------------------------------------------------------------------
