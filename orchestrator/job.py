@@ -131,7 +131,8 @@ class JobContext(Protocol):
 
     With `world_size` > 1 the default `torch.distributed` process group is open; every worker
     calls the job with the same parameters. Rank 0 alone writes to `output`.
-    `code` are the folders of `jobs.code`, as they are on this host.
+    `code` are the folders of `jobs.code`, as they are on this host. `env` are the variables that
+    the config says, secrets apart.
     `local_rank` counts the workers of a node, from 0; each sees its own chips alone, so its device
     is the first in any case.
     """
@@ -147,6 +148,7 @@ class JobContext(Protocol):
     inputs: Mapping[str, Path]
     output: Path
     code: tuple[Path, ...]
+    env: Mapping[str, str]
 
     @property
     def adjust(self) -> Changes:

@@ -101,13 +101,20 @@ class Expansion:
     def environments(self, processes: int, more: Mapping[str, str]) -> list[dict[str, str]]:
         """Return the environment of each process, with `more` and its place as torchrun says it.
 
-        A worker is to them what a node is to torchrun.
+        A worker is to them what a node is to torchrun. Names in what the config says of variables
+        stand for what they do in the command.
+
+        Raises:
+            ValueError: One names what there is not.
         """
         ctx, python = self.ctx, str(Path(sys.executable).parent)
+        named = {name: self._filled(text) for name, text in ctx.env.items()}
+        named = {name: text for name, text in named.items() if text != ctx.env[name]}
+        environment = {**os.environ, **named}  # noqa: TID251 - what it starts reads it
         return [
             {
-                **os.environ,  # noqa: TID251 - what it starts reads it
-                "PATH": os.pathsep.join((python, os.environ.get("PATH", os.defpath))),  # noqa: TID251 - as above
+                **environment,
+                "PATH": os.pathsep.join((python, environment.get("PATH", os.defpath))),
                 "PYTHONUNBUFFERED": "1",
                 **more,
                 "RANK": str(ctx.rank * processes + number),

@@ -61,6 +61,7 @@ class AttemptContext:
         self.output = output
         self.code: tuple[Path, ...] = ()
         self.rendezvous = ""  # where a gang meets that does so itself
+        self.env = request.env
         self.hashes: dict[str, Hashed] = {}
         self._step: int | None = None
         self._done: int | None = None

@@ -162,6 +162,17 @@ def test_what_can_never_work_is_a_line_at_the_key_that_says_it(
     assert line in told
 
 
+def test_names_in_its_environment_variables_count_and_stand_for_something() -> None:
+    params = {"checkpoints": {"pattern": "{step}"}}
+    assert lines(params, env={"SAVE_TO": "{checkpoints}", "STYLE": "{x} ${output}"}) == []
+    told = lines({}, env={"A": "{inputs.no}", "B": "{ouptut}", "C": "{resume}"})
+    assert [line.partition(";")[0] for line in told] == [
+        "env.A: {inputs.no} stands for nothing",
+        "env.B: {ouptut} stands for nothing",
+        "env.C: {resume} stands for nothing",
+    ]
+
+
 def test_all_of_it_is_told_at_once_and_for_a_pool_under_its_name() -> None:
     on = {"b": OnPool(params={"processes": -1, "metrics": ["("]}), "c": OnPool(needs=Needs())}
     told = lines({"command": "", "result": ["/x"]}, on=on)

@@ -29,6 +29,7 @@ class LocalContext:
     folder: Path
     inputs: Mapping[str, Path] = field(default_factory=dict)
     code: tuple[Path, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
     seed: int = 7
     rank: int = 0
     world_size: int = 1

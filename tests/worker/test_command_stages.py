@@ -18,6 +18,7 @@ from orchestrator.core.failures.kinds import FailureKind
 from orchestrator.core.spec.command_words import NAMES
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import Failed, Message, Points, Succeeded
+from orchestrator.worker.rank_environment import applied
 from tests.worker.commands import first_line, gone, lines, python, request, said, training
 from tests.worker.conftest import Bench
 
@@ -80,6 +81,19 @@ def test_names_in_its_words_are_filled_in_and_braces_of_others_stay(bench: Bench
     words = "{pool.name} {pool.device} {pool.backend} {stage} {attempt} {seed} {x} {{}}"
     told = lines(said(bench, {"command": python("import sys; print(sys.argv[1])", words)}))
     assert told == ["nvidia cuda nccl train 1 7 {x} {{}}"]
+
+
+def test_names_in_its_environment_variables_are_filled_in_and_secrets_stay(bench: Bench) -> None:
+    env = {"SAVE_TO": "{checkpoints}/x", "PATH": "/usr/bin:/bin:/{stage}", "STYLE": "{x} ${run}"}
+    params = {"command": 'echo $SAVE_TO {checkpoints}; echo "$PATH"; echo "$STYLE $TOKEN"'}
+    # The environment of a worker has them as the config says them; here there is none.
+    asked = request(bench, params, env=env)
+    with applied({**env, "TOKEN": "{run}"}):
+        told = lines([message for batch in bench.stream(asked) for message in batch])
+    at, beside = told[0].split(" ")
+    assert at == f"{beside}/x"
+    assert told[1].endswith("/usr/bin:/bin:/train")
+    assert told[2] == "{x} ${run} {run}"
 
 
 def test_a_line_for_the_shell_is_one(bench: Bench) -> None:
