@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 _PROC = Path("/proc")
 _NAME = "ORCHESTRATOR_COMMAND"
 _ENDED = frozenset("ZXx")
+_MOST_SHOWN = 100  # characters of a command
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +54,24 @@ class Descendants:
         """Return what runs of the process `groups`, and of what else carries the mark."""
         if not (_PROC / "self" / "stat").exists():
             return Survivors(frozenset(filter(_answers, groups)), frozenset())
-        running: set[int] = set()
-        strays: set[int] = set()
+        running = list(self._running(groups))
+        return Survivors(
+            frozenset(group for _, group in running if group in groups),
+            frozenset(int(folder.name) for folder, group in running if group not in groups),
+        )
+
+    def names(self, groups: Collection[int]) -> list[str]:
+        """Return what runs in words: the command of each, and its number."""
+        if not (_PROC / "self" / "stat").exists():
+            return [f"group {group}" for group in self.alive(groups).groups]
+        return [f"{_words(folder)!r} ({folder.name})" for folder, _ in self._running(groups)]
+
+    def _running(self, groups: Collection[int]) -> Iterator[tuple[Path, int]]:
+        """Yield the folder in `/proc` and the group of all that runs of it."""
         for folder in _PROC.glob("[0-9]*"):
             group = _group(folder)
-            if group is None:
-                continue
-            if group in groups:
-                running.add(group)
-            elif self._marked(folder):
-                strays.add(int(folder.name))
-        return Survivors(frozenset(running), frozenset(strays))
+            if group is not None and (group in groups or self._marked(folder)):
+                yield folder, group
 
     def _marked(self, folder: Path) -> bool:
         with suppress(OSError):  # it has just ended, or is another user's
@@ -80,6 +88,14 @@ def _group(folder: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return None if state in _ENDED else int(group)
+
+
+def _words(folder: Path) -> str:
+    """Return the command of a process, as far as a line takes it."""
+    with suppress(OSError):  # it has just ended
+        words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return " ".join(words.split())[:_MOST_SHOWN]
+    return ""
 
 
 def _answers(group: int) -> bool:

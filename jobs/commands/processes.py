@@ -7,13 +7,13 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Full, Queue
 from time import monotonic
-from typing import IO
+from typing import IO, TypeAlias
 
 from jobs.commands.descendants import Descendants
 
@@ -22,6 +22,8 @@ _SHOWN = 8_000  # characters of a line in a log
 _WAITING = 5_000  # lines that nobody has read yet; more wait in the pipe
 _TAIL = 50
 _OTHERS_SECONDS = 5.0  # that the others have to end by themselves when one has failed
+_REST_SECONDS = 1.0  # until what was killed has nothing left to say
+_LEFT_SECONDS = 2.0  # that what a command leaves behind has to end by itself
 _PAUSE = 0.05  # between two looks whether they have ended
 # What it is that a program is not there, or is none; all else is of the host that shall start it.
 _NO_PROGRAM = frozenset(
@@ -41,6 +43,13 @@ class Line:
         """Return it in parts that a log takes."""
         begins = range(0, max(len(self.text), 1), _SHOWN)
         return [self.text[begin : begin + _SHOWN] for begin in begins]
+
+
+_Hear: TypeAlias = Callable[[Sequence[Line]], None]
+
+
+def _unheard(_lines: Sequence[Line]) -> None:
+    """Have lines read by nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,27 +136,45 @@ class Processes:
                 lines.append(self._lines.get_nowait())
         return lines
 
-    def rest(self) -> list[Line]:
+    def rest(self, seconds: float = _OTHERS_SECONDS) -> list[Line]:
         """Return what is left to say, once they have ended."""
-        until = monotonic() + _OTHERS_SECONDS
+        until = monotonic() + seconds
         lines: list[Line] = []
         while any(reader.is_alive() for reader in self._readers) and monotonic() < until:
             lines += self.lines(0.05)
         return [*lines, *self.lines(0.0)]
 
-    def end(self, grace: float) -> None:
-        """Have all of them end, with all that they have started: asked first, then killed."""
-        self._descendants.alive(self._groups).send(signal.SIGTERM)
-        self._gone_within(grace)
-        if not self._gone_within(0.0):
-            self._gone_within(_OTHERS_SECONDS, signal.SIGKILL)
-        self._over.set()
+    def leftovers(self) -> list[str]:
+        """Return what still runs, in words, a moment after all have ended by themselves."""
+        until = monotonic() + _LEFT_SECONDS
+        while (names := self._descendants.names(self._groups)) and monotonic() < until:
+            threading.Event().wait(_PAUSE)
+        return names
+
+    def end(self, grace: float, hear: _Hear = _unheard) -> None:
+        """Have all of them end, with all that they have started: asked first, then killed.
+
+        What they say meanwhile goes to `hear`: a process that finds no reader can't end.
+        """
+        until = monotonic() + grace
+        try:
+            self._descendants.alive(self._groups).send(signal.SIGTERM)
+            try:
+                self._gone_within(grace, hear)
+            finally:  # where `hear` raises they have their time all the same
+                if not self._gone_within(until - monotonic(), _unheard):
+                    self._gone_within(_OTHERS_SECONDS, how=signal.SIGKILL)
+            hear(self.rest(_REST_SECONDS))
+        finally:
+            self._over.set()
 
     @property
     def _groups(self) -> frozenset[int]:
         return frozenset(process.pid for process in self._started)
 
-    def _gone_within(self, seconds: float, how: signal.Signals | None = None) -> bool:
+    def _gone_within(
+        self, seconds: float, hear: _Hear | None = None, how: signal.Signals | None = None
+    ) -> bool:
         """Wait until nothing of it runs; return whether that is so. Send `how` all the while."""
         until = monotonic() + seconds
         while self.running() | bool(alive := self._descendants.alive(self._groups)):
@@ -155,7 +182,10 @@ class Processes:
                 alive.send(how)
             if monotonic() >= until:
                 return False
-            threading.Event().wait(_PAUSE)
+            if hear is None:
+                threading.Event().wait(_PAUSE)
+            else:
+                hear(self.lines(_PAUSE))
         return True
 
     def _line(self, number: int, code: int) -> str:

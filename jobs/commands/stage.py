@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Container, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from orchestrator.job import JobContext, KnownFailureError, Metrics, ranks_of_wo
 
 WORK = ".work"  # below the output until the end: what an attempt leaves is swept with it
 _POLL_SECONDS = 0.2
+_SHOWN = 3  # processes that a line names
+# Before lines of what is being ended: indented as of a stack, and of a level that tells no error.
+_LATE = " [INFO, as it ends] "
 
 
 class CommandError(Exception):
@@ -118,10 +122,15 @@ class _WatchedCommand:
         try:
             failure = self._until_the_end(codes)
             succeeded = failure is None
+            if succeeded:
+                self._tell_leftovers()
         finally:
-            self.processes.end(grace)
-            if not succeeded:
-                self.folder.adopt_rest(orderly=self.processes.succeeded())
+            try:
+                with nullcontext() if succeeded else self.ctx.saving_last():
+                    self.processes.end(grace, self._hand_on_late)
+            finally:
+                if not succeeded:
+                    self.folder.adopt_rest(orderly=self.processes.succeeded())
         if failure is not None:
             self.folder.explain(failed=True)
             raise _error(failure, codes)
@@ -153,10 +162,23 @@ class _WatchedCommand:
         """Whether the command runs, and nothing of it has failed."""
         return self.processes.running() and self.processes.failed(codes) is None
 
-    def _hand_on(self, lines: Sequence[Line], *, last: bool = False) -> None:
+    def _tell_leftovers(self) -> None:
+        """Say that processes are ended which the command has left behind: nobody watches them."""
+        names = self.processes.leftovers()
+        if names:
+            more = ", ..." * (len(names) > _SHOWN)
+            what = f"the command has ended with 0 and left {', '.join(names[:_SHOWN])}{more}"
+            hint = "run it in the foreground, or `wait` for it"
+            self.ctx.log(f"{what}: what is left is ended now; {hint}")
+
+    def _hand_on_late(self, lines: Sequence[Line]) -> None:
+        """Hand on what processes say that are being ended, as no sign of why."""
+        self._hand_on(lines, _LATE)
+
+    def _hand_on(self, lines: Sequence[Line], begin: str = "", *, last: bool = False) -> None:
         for line in lines:
             for part in line.parts():
-                self.ctx.log(part)
+                self.ctx.log(f"{begin}{part}")
             self.read.read(line)
         if self.events is not None and not self.ctx.rank:
             self._hand_on_events(self.events, last=last)

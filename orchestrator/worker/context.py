@@ -157,7 +157,7 @@ class AttemptContext:
 
     def _check(self, value: float, step: int) -> None:
         astray = self._guard.divergence(value, step)
-        if astray:
+        if astray and not self._runtime.saves_last.is_set():
             raise DivergenceError(astray)
 
     def report(self, name: str, text: str) -> None:
@@ -225,7 +225,8 @@ class AttemptContext:
     def saving_last(self) -> Iterator[float]:
         """Let the job save what is whole though it has failed, or shall end."""
         runtime = self._runtime
-        self.ended_at = runtime.clock.now()
+        if self.ended_at is None:
+            self.ended_at = runtime.clock.now()
         runtime.saves_last.set()
         try:
             with runtime.heartbeat.busy("saving the last checkpoint", runtime.clock):

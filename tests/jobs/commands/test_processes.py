@@ -67,6 +67,37 @@ def test_grace_is_given_to_what_the_first_process_has_started(tmp_path: Path) ->
     assert (tmp_path / "saved").exists()
 
 
+LOUD_TRAINER = (
+    "import signal, time, pathlib\n"
+    "def save(*_):\n"
+    "    for number in range(10_000): print(number, 'x' * 100)\n"
+    "    pathlib.Path('saved').touch(); print('saved', flush=True); raise SystemExit\n"
+    "signal.signal(signal.SIGTERM, save); print('trains', flush=True); time.sleep(60)\n"
+)
+
+
+def test_what_is_said_by_what_ends_is_heard_to_the_last_line(tmp_path: Path) -> None:
+    processes = Processes([sys.executable, "-c", LOUD_TRAINER], [{}], tmp_path)
+    lines_until(processes, "trains")
+    heard: list[Line] = []
+    processes.end(30.0, heard.extend)
+    assert (tmp_path / "saved").exists()
+    assert len(heard) == 10_001
+    assert heard[-1].text == "saved"
+
+
+def test_what_ends_has_its_time_though_who_hears_it_breaks_off(tmp_path: Path) -> None:
+    processes = Processes([sys.executable, "-c", LOUD_TRAINER], [{}], tmp_path)
+    lines_until(processes, "trains")
+
+    def refuse(_: object) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        processes.end(30.0, refuse)
+    assert (tmp_path / "saved").exists()
+
+
 def test_what_ignores_that_it_shall_end_is_killed_after_the_grace(tmp_path: Path) -> None:
     stubborn = "trap '' TERM; echo $BASHPID > pid; echo ready; while true; do sleep 0.1; done"
     line = f"({stubborn}) & exec cat"
