@@ -87,7 +87,7 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
         argv = expansion.argv(command, resume or ())
         ctx.meet()
         started = Processes(argv, expansion.environments(each, tracked), workplace)
-        _WatchedCommand(ctx, started, folder, read, events).succeed(codes, grace)
+        _WatchedCommand(ctx, started, folder, read, events, each).succeed(codes, grace)
         if ctx.rank == 0:  # its output is the artifact
             _require(ctx.output, result or ())
     finally:
@@ -103,13 +103,17 @@ def _error(failure: Ending, codes: Mapping[int, str]) -> Exception:
 
 @dataclass(frozen=True, slots=True)
 class _WatchedCommand:
-    """A command that runs, and what is read of it; `events` only where it writes such files."""
+    """A command that runs, and what is read of it; `events` only where it writes such files.
+
+    It has so many processes in `each` worker.
+    """
 
     ctx: JobContext
     processes: Processes
     folder: CheckpointFolder
     read: MetricPatterns
     events: EventFiles | None
+    each: int
 
     def succeed(self, codes: Mapping[int, str], grace: float) -> None:
         """See the command to its end, and adopt what it has saved last, however it ends.
@@ -178,10 +182,16 @@ class _WatchedCommand:
     def _hand_on(self, lines: Sequence[Line], begin: str = "", *, last: bool = False) -> None:
         for line in lines:
             for part in line.parts():
-                self.ctx.log(f"{begin}{part}")
+                self.ctx.log(f"{begin}{self._rank(line)}{part}")
             self.read.read(line)
         if self.events is not None and not self.ctx.rank:
             self._hand_on_events(self.events, last=last)
+
+    def _rank(self, line: Line) -> str:
+        """Return which of several processes has written a line, as torch says it of a rank."""
+        if self.each == 1:
+            return ""
+        return f"[rank{self.ctx.rank * self.each + line.process}]: "
 
     def _hand_on_events(self, events: EventFiles, *, last: bool) -> None:
         for step, values in events.read(last=last):

@@ -34,8 +34,8 @@ def test_each_process_has_its_place_as_torchrun_says_it(bench: Bench) -> None:
     source = f"import os; print([os.environ.get(n) for n in {names!r}][:5], flush=True)"
     told = lines(said(bench, {"command": python(source), "processes": 2}))
     assert sorted(told) == [
-        "['0', '2', '0', '2', '0']",
-        "['1', '2', '1', '2', '0']",
+        "[rank0]: ['0', '2', '0', '2', '0']",
+        "[rank1]: ['1', '2', '1', '2', '0']",
     ]
 
 
@@ -48,7 +48,10 @@ def test_ranks_of_several_workers_and_processes_are_counted_as_torchrun_counts_t
         bench, {"command": python(source), "processes": 2}, needs=Needs(workers=2, devices=2)
     )
     told = [sorted(lines(messages)) for messages in bench.together(asked)]
-    assert told == [["0 4 0 2 0 0", "1 4 1 2 0 0"], ["2 4 0 2 1 1", "3 4 1 2 1 1"]]
+    assert told == [
+        ["[rank0]: 0 4 0 2 0 0", "[rank1]: 1 4 1 2 0 0"],
+        ["[rank2]: 2 4 0 2 1 1", "[rank3]: 3 4 1 2 1 1"],
+    ]
 
 
 def test_it_has_the_env_and_the_secrets_of_its_stage_and_its_lines_show_no_secret(
