@@ -8,6 +8,7 @@ command that has ended the checkpoint itself is taken, which needs no time and n
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -107,7 +108,7 @@ class Copies:
     """Makes copies of what is written below `source`, each in a new folder of `into`."""
 
     def __init__(self, source: Path, into: Path, tracker: str, notes: Mapping[str, str]) -> None:
-        """Have the file `tracker` of a copy name the step of the copy, where there is one.
+        """Have the file `tracker` of a copy name the copy as its command does, where there is one.
 
         `notes` are files that each copy has.
         """
@@ -149,10 +150,12 @@ class Copies:
             shutil.copytree(path, into, symlinks=True, copy_function=copy.copy_file)
         else:
             copy.copy_file(str(path), str(into))
-        if self._tracker and (self._source / self._tracker).is_file():
+        tracker = self._source / self._tracker
+        if self._tracker and tracker.is_file():
             named = copy.folder / self._tracker  # that of the command may be of a later one by now
             named.parent.mkdir(parents=True, exist_ok=True)
-            named.write_text(str(copy.written.step))
+            alike = _shape(tracker.read_text(errors="replace").strip()) == _shape(path.name)
+            named.write_text(path.name if alike else str(copy.written.step))
         for name, text in self._notes.items():
             (copy.folder / name).write_text(text)
 
@@ -162,6 +165,11 @@ def hand_over(copy: Path, folder: Path) -> None:
     for path in copy.iterdir():
         shutil.move(path, folder / path.name)
     copy.rmdir()
+
+
+def _shape(name: str) -> str:
+    """Return what is the same of the names of all checkpoints."""
+    return re.sub(r"\d+", "0", name)
 
 
 def _reasons(error: shutil.Error) -> list[object]:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import errno
 import math
-import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from time import monotonic, time  # noqa: TID251 - files have times of this clock
 
 from jobs.commands.checkpoint_copies import ChangedError, Copies, Copy, hand_over
-from jobs.commands.checkpoint_layout import Layout, Written, changed
+from jobs.commands.checkpoint_hints import CheckpointHints
+from jobs.commands.checkpoint_layout import Layout, Written
 from orchestrator.job import JobContext, KnownFailureError
 
-_STEP = "{step}"
 _WRITTEN_BY = ".written_by"  # beside a checkpoint: how many processes the command had
-_SHOWN = 5  # names that a line lists
 _LOOK_SECONDS = 0.5  # between two looks of rank 0 at what is written
 _MOMENT = 0.1  # in which a small checkpoint is copied
 _END_SECONDS = 10.0  # that a copy has to end which nobody asks for any more
@@ -43,7 +41,6 @@ class CheckpointFolder:
         self._folder, self._layout, self._ctx = folder, layout, ctx
         self._processes = processes * ctx.world_size
         self._last = -1
-        self._seen = self._warned = False
         self._over = (
             False  # whether rank 0 has said that nothing follows: its word goes with the save
         )
@@ -59,8 +56,7 @@ class CheckpointFolder:
         self._had_parts = False  # of what this attempt has written
         folder.mkdir(parents=True)
         if layout:
-            before, after = map(re.escape, layout.pattern.split(_STEP))
-            self._pattern = re.compile(rf"{before}(\d+){after}")
+            self._hints = CheckpointHints(folder, layout, ctx.log)
 
     def restore(self) -> Path | None:
         """Put the checkpoint to go on from where the command had written it; return its path.
@@ -127,8 +123,8 @@ class CheckpointFolder:
             return None
         self._next_look = monotonic() + _LOOK_SECONDS
         newest = self._newest(layout, time())
-        if newest is None and not self._seen and not self._warned:
-            self._tell_strays(layout)
+        if newest is None and self._last == self._restored:
+            self._hints.tell_meanwhile(self._signs)
         return newest
 
     def _sweep(self) -> None:
@@ -172,43 +168,13 @@ class CheckpointFolder:
         while not self._follow(layout, at, pace, ended=True) and monotonic() < until:
             Event().wait(_LAST_FOLLOW_SECONDS)
 
-    def _tell_strays(self, layout: Layout) -> None:
-        """Say once that what is written looks like checkpoints, and fits the pattern nowhere."""
-        numbered = (path for path in self._written() if re.search(r"\d", path.name))
-        if any(time() - changed(path) >= layout.settle for path in numbered):
-            self._warned = True
-            self._ctx.log(f"no checkpoint is saved: {self._strays(layout)}")
-
-    def _strays(self, layout: Layout) -> str:
-        names = sorted(path.name for path in self._written())
-        shown = ", ".join(map(repr, names[:_SHOWN])) + ", ..." * (len(names) > _SHOWN)
-        return f"nothing in {{checkpoints}} fits {layout.pattern!r}, but there is {shown}"
-
     def explain(self, *, failed: bool) -> None:
         """Say why no checkpoint of a command that has ended was saved, if that is so.
 
         Of one that has `failed` it says nothing where it has written nothing.
         """
-        layout = self._layout
-        if layout is None or self._ctx.rank or self._warned or self._last >= 0:
-            return
-        parts = list(self._all(layout))
-        if parts:
-            newest = max(parts, key=lambda written: written.step)
-            why = f"{newest.path.name!r} is not whole: {layout.lacks(newest)}"
-        elif self._written():
-            why = self._strays(layout)
-        elif failed:
-            return
-        else:
-            why = "the command has written nothing into {checkpoints}"
-        self._ctx.log(f"no checkpoint was saved: {why}")
-
-    def _written(self) -> list[Path]:
-        try:
-            return list(self._folder.iterdir())
-        except OSError:  # the command has removed the folder
-            return []
+        if self._layout is not None and not self._ctx.rank and self._last < 0:
+            self._hints.tell_at_the_end(self._all(self._layout), failed=failed)
 
     def _adopt_last(self, layout: Layout) -> None:
         if self._ctx.rank:
@@ -354,22 +320,16 @@ class CheckpointFolder:
         elif not isinstance(copy.error, ChangedError):
             self._next_look = monotonic() + _REFUSED_SECONDS
             if step != self._refused:
-                self._refused, self._warned = step, True
+                self._refused, self._hints.over = step, True
                 again = "" if last else "; it is tried again"
                 self._ctx.log(f"checkpoint of step {step} can't be copied: {copy.why}{again}")
         if last:
             self._tell_last()
 
-    def _all(self, layout: Layout) -> Iterator[Written]:
-        try:
-            paths = list(self._folder.glob(layout.pattern.replace(_STEP, "*")))
-        except OSError:  # a folder has just gone
-            return
-        for path in paths:
-            match = self._pattern.fullmatch(str(path.relative_to(self._folder)))
-            if match:
-                self._seen = True
-                yield Written(int(match[1]), path)
+    def _all(self, layout: Layout) -> list[Written]:
+        parts = layout.written(self._folder)
+        self._hints.seen |= bool(parts)
+        return parts
 
 
 def _fill(copy: Copy, folder: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from time import time  # noqa: TID251 - files have times of this clock
 
 _SETTLE = 5.0
+_STEP, _ANY = "{step}", "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,10 @@ class Layout:
 
     Attributes:
         pattern: Path of a checkpoint below `{checkpoints}`, a folder or a file, with `{step}`
-            for the digits of its step.
+            for the digits of its step, and `*` for any characters of a name.
         complete: A file in its folder that is written last.
-        tracker: A file below `{checkpoints}` whose text is the step of the newest that is whole.
+        tracker: A file below `{checkpoints}` whose text is the step of the newest that is whole,
+            or its name.
         settle: Seconds for which nothing of it may have changed, where neither of them is given.
         reshard: Whether another number of processes than had written it can go on from it.
     """
@@ -37,6 +40,16 @@ class Layout:
     tracker: str = ""
     settle: float = _SETTLE
     reshard: bool = True
+
+    def written(self, folder: Path) -> list[Written]:
+        """Return what fits in `{checkpoints}`."""
+        name = _expression(self.pattern)
+        try:
+            paths = list(folder.glob(re.sub(r"\*+", _ANY, self.pattern.replace(_STEP, _ANY))))
+        except OSError:  # a folder has just gone
+            return []
+        fits = ((name.fullmatch(str(path.relative_to(folder))), path) for path in paths)
+        return [Written(int(match[1]), path) for match, path in fits if match]
 
     def sign(self, written: Written, folder: Path) -> object:
         """Return what stays the same of a checkpoint in `{checkpoints}` once it is whole."""
@@ -66,9 +79,19 @@ class Layout:
 
     def _tracked(self, written: Written, folder: Path) -> bool:
         try:
-            return int((folder / self.tracker).read_text()) >= written.step
+            text = (folder / self.tracker).read_text().strip()
         except (OSError, ValueError):
             return False
+        name = _expression(PurePosixPath(self.pattern).name).fullmatch(text)
+        digits = "".join(name.groups()) if name else text
+        return digits.isdecimal() and int(digits) >= written.step
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """Return what fits a pattern, with the digits of its step as the one group."""
+    parts = re.split(r"(\*|\{step\})", pattern)
+    own = {_STEP: r"(\d+)", _ANY: "[^/]*?"}
+    return re.compile("".join(own.get(part, re.escape(part)) for part in parts))
 
 
 def _torn(sign: Path) -> bool:

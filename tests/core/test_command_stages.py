@@ -94,8 +94,8 @@ def test_a_command_that_says_all_that_it_may_has_no_problem(layout: str) -> None
             "checkpoints.pattern: '{checkpoints}/{step}' has braces of others, and fits nothing",
         ),
         (
-            {**WRITES, "checkpoints": {"pattern": "*/step-{step}"}},
-            "checkpoints.pattern: '*/step-{step}' fits nothing: * ? and [ stand for themselves",
+            {**WRITES, "checkpoints": {"pattern": "**/step-{step}"}},
+            "checkpoints.pattern: '**/step-{step}' fits nothing: ?, [ and ** stand for themselves",
         ),
         (
             {**WRITES, "checkpoints": {"pattern": "./step-{step}"}},

@@ -140,9 +140,10 @@ def test_what_is_half_written_when_it_dies_is_no_checkpoint(bench: Bench) -> Non
         ({"layout": "dcp"}, "step-7/.metadata"),
         ({"layout": "megatron"}, "iter_0000007/w"),
         ({"layout": "verl"}, "global_step_7/actor/w"),
+        ({"layout": "lightning"}, "epoch=3-step=7.ckpt"),
         ({"pattern": "ckpt-{step}.pt", "settle": 0}, "ckpt-7.pt"),
     ],
-    ids=["dcp", "megatron", "verl", "file"],
+    ids=["dcp", "megatron", "verl", "lightning", "file"],
 )
 def test_what_frameworks_write_is_known(
     bench: Bench, layout: dict[str, Any], written: str
@@ -157,7 +158,19 @@ def test_what_frameworks_write_is_known(
     shown = {"command": show, "checkpoints": layout}
     *tracker, restored = lines(said(bench, shown, attempt=2))
     assert restored.endswith(f"/checkpoints/{written.split('/', maxsplit=1)[0]}")
-    assert ("7" in tracker) == ("pattern" not in layout and layout["layout"] != "dcp")
+    assert ("7" in tracker) == (layout.get("layout") in {"megatron", "verl"})
+
+
+def test_a_file_that_names_the_newest_checkpoint_names_what_is_gone_on_from(bench: Bench) -> None:
+    """As DeepSpeed's, which says `global_step500`."""
+    deepspeed = {"checkpoints": {"layout": "deepspeed"}}
+    write = "cd {checkpoints}; mkdir global_step7 global_step9; touch global_step{7,9}/model.pt"
+    said(bench, {"command": f"{write}; echo -n global_step7 > latest; exit 3", **deepspeed})
+    assert bench.checkpoints() == ["7-3-1"]
+    show = {"command": "cd {checkpoints}; ls; cat latest; echo; echo {checkpoint}", **deepspeed}
+    *shown, checkpoint = lines(said(bench, show, attempt=2))
+    assert shown == ["global_step7", "latest", "global_step7"]
+    assert checkpoint.endswith("/global_step7")
 
 
 def test_two_attempts_write_two_folders_and_the_one_that_was_replaced_is_ended(

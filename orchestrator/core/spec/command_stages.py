@@ -46,12 +46,14 @@ LAYOUTS: Mapping[str, Mapping[str, Json]] = MappingProxyType(
             "tracker": "latest_checkpointed_iteration.txt",
             "reshard": False,
         },
+        "deepspeed": {"pattern": "global_step{step}", "tracker": "latest", "reshard": False},
+        "lightning": {"pattern": "epoch=*-step={step}.ckpt"},
     }
 )
 _LAYOUT = "layout"
 _FIELDS = ("complete", "pattern", "reshard", "settle", "tracker")  # of what a checkpoint is
 _STEP = "{step}"
-_WILD = frozenset("*?[")
+_WILD = re.compile(r"[?\[]|\*\*")
 _MOST_PROCESSES = 1024
 _LAST_CODE = 255
 _MOST_GRACE = 590  # seconds; a worker has 600 at most, of which some are its own
@@ -142,8 +144,8 @@ def _pattern_problems(path: str, pattern: Json) -> Iterator[Problem]:
         yield Problem(path, f"{shown(pattern)} {times} {_STEP}", how)
     elif "{" in rest or "}" in rest:
         yield Problem(path, f"{shown(pattern)} has braces of others, and fits nothing", how)
-    elif _WILD & set(rest):
-        what = f"{shown(pattern)} fits nothing: * ? and [ stand for themselves"
+    elif _WILD.search(rest):
+        what = f"{shown(pattern)} fits nothing: ?, [ and ** stand for themselves, * for a name"
         yield Problem(path, what, how)
     else:
         yield from _place_problems(path, pattern, "a path")

@@ -13,7 +13,7 @@ from threading import Event
 
 import pytest
 
-from jobs.commands import checkpoint_folder
+from jobs.commands import checkpoint_folder, checkpoint_hints
 from jobs.commands.checkpoint_copies import Copies, Copy
 from jobs.commands.checkpoint_folder import CheckpointFolder
 from jobs.commands.checkpoint_layout import Layout, Written
@@ -159,6 +159,58 @@ def test_the_tracker_of_a_copy_names_the_step_of_the_copy(ctx: GangContext, at: 
     look(folder, 2)
     (saved,) = (ctx.folder / "checkpoints").glob("00000007/*")
     assert (saved / "latest.txt").read_text() == "7"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fitting", "others"),
+    [
+        (
+            "epoch=*-step={step}.ckpt",
+            {"epoch=3-step=500.ckpt": 500, "epoch=12-step=7.ckpt": 7},
+            ["last.ckpt", "epoch=3-step=5-v1.ckpt"],
+        ),
+        ("*/*{step}", {"run/x12": 12, "run/7": 7}, ["x12", "a/b/c3"]),
+        ("{step}*", {"12a.pt": 12, "7": 7}, ["a7"]),
+    ],
+)
+def test_a_pattern_has_a_step_and_any_names_around_it(
+    tmp_path: Path, pattern: str, fitting: dict[str, int], others: list[str]
+) -> None:
+    for name in (*fitting, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    written = Layout(pattern=pattern).written(tmp_path)
+    assert {str(one.path.relative_to(tmp_path)): one.step for one in written} == fitting
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [("global_step7", True), ("global_step9\n", True), ("7", True), ("6", False), ("best", False)],
+)
+def test_a_tracker_says_a_step_or_the_name_of_a_checkpoint(
+    tmp_path: Path, text: str, *, whole: bool
+) -> None:
+    (tmp_path / "latest").write_text(text)
+    layout = Layout(pattern="global_step{step}", tracker="latest")
+    assert layout.whole(Written(7, tmp_path / "global_step7"), tmp_path, 0.0) is whole
+
+
+def test_a_checkpoint_whose_sign_never_comes_is_told_once_while_the_command_runs(
+    ctx: GangContext, at: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = CheckpointFolder(at, Layout(pattern="step-{step}", complete=".metadata"), ctx)
+    for step in (5, 6):
+        (at / f"step-{step}").mkdir()
+        (at / f"step-{step}" / "model.pt").touch()
+    look(folder, 2)
+    assert ctx.lines == []  # it may still be written
+    monkeypatch.setattr(checkpoint_hints, "_UNSIGNED_SECONDS", 0.0)
+    look(folder, 3)
+    told = "no checkpoint is saved so far: 'step-6' is not whole: it has no '.metadata'"
+    assert ctx.lines == [told]
+    (at / "step-6" / ".metadata").touch()
+    look(folder, 2)
+    assert ctx.saved == [6]
 
 
 def test_the_command_is_watched_while_a_checkpoint_is_copied(
