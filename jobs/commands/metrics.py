@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from time import monotonic
 
 from jobs.commands.processes import LONGEST, Line
 from orchestrator.job import JobContext
@@ -15,6 +16,7 @@ _STEP = "step"
 _LAST_STEP = 2**63 - 1
 _LONGEST_NAME = 250  # characters, as MLflow takes them
 _MOST_RESULTS = 1_000  # metrics that a stage may have
+_UNMATCHED_SECONDS = 300.0  # since its first line, in which a script begins to train
 
 
 class MetricPatterns:
@@ -28,18 +30,32 @@ class MetricPatterns:
         """Read by `patterns`; without any, lines that are JSON objects."""
         self._ctx = ctx
         self._patterns = [re.compile(pattern) for pattern in patterns]
+        self._unmatched = dict.fromkeys(patterns)  # those that have fitted no line
+        self._tell_at: float | None = None
         self._process: int | None = None
         self._notices: set[str] = set()
         self.last: dict[str, float] = {}
 
     def read(self, line: Line) -> None:
         """Hand on the metrics of a line, if it has any."""
+        if self._tell_at is None:
+            self._tell_at = monotonic() + _UNMATCHED_SECONDS
         if self._process not in {None, line.process}:
             return
         values = self._values(line.text)
         step = values.pop(_STEP, math.nan)
         if isfinite(step) and self.hand_on(int(step), values):
             self._process = line.process
+
+    def tell_unmatched(self, *, last: bool = False) -> None:
+        """Say which patterns fit no line: once while the command runs, and at its end."""
+        due = self._tell_at is not None and monotonic() >= self._tell_at
+        if self._ctx.rank or not self._unmatched or not (due or last):
+            return
+        self._tell_at = math.inf
+        names = ", ".join(map(repr, self._unmatched))
+        so_far = "" if last else " so far"
+        self._ctx.log(f"no line{so_far} fits {names} of `metrics`: mend it, or leave it out")
 
     def hand_on(self, step: int, values: Mapping[str, float]) -> bool:
         """Hand on metrics of a step, and keep the last of each that is a finite number.
@@ -84,6 +100,7 @@ class MetricPatterns:
         for pattern in self._patterns:
             match = pattern.search(text)
             if match:
+                self._unmatched.pop(pattern.pattern, None)
                 values |= _numbers(match.groupdict())
         return values
 

@@ -155,6 +155,8 @@ class _WatchedCommand:
         self._stay_if_succeeded()
         failed = self.processes.failed(codes)
         self._hand_on(self.processes.rest(), last=True)
+        if failed is None:
+            self.read.tell_unmatched(last=True)
         return None if failed is None else self.processes.ending(failed)
 
     def _stay_if_succeeded(self) -> None:
@@ -184,6 +186,7 @@ class _WatchedCommand:
             for part in line.parts():
                 self.ctx.log(f"{begin}{self._rank(line)}{part}")
             self.read.read(line)
+        self.read.tell_unmatched()
         if self.events is not None and not self.ctx.rank:
             self._hand_on_events(self.events, last=last)
 

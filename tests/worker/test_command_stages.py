@@ -179,6 +179,13 @@ def test_scalars_of_tensorboard_are_metrics_and_what_was_there_before_is_none(
     assert told == ["no event file of TensorBoard was seen in 'tb'"]
 
 
+def test_a_pattern_that_fits_nothing_is_told_of_one_that_succeeds(bench: Bench) -> None:
+    params = {"command": "echo step=3", "metrics": training()["metrics"]}
+    shown, told = lines(said(bench, params))
+    assert told.startswith(r"no line fits 'step (?P<step>\\d+) loss (?P<loss>\\S+)' of `metrics`")
+    assert lines(said(bench, {**params, "command": "echo step=3; exit 3"})) == [shown]
+
+
 def test_mlflow_s_own_client_is_told_of_the_run_of_the_attempt(bench: Bench) -> None:
     show = {"command": "echo ${MLFLOW_RUN_ID:-none}", "mlflow": True}
     bench.tracked_run = lambda: ({"MLFLOW_RUN_ID": "r1"}, "")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.commands import metrics
 from jobs.commands.event_files import EventFiles, _masked_checksum
 from jobs.commands.metrics import MetricPatterns
 from jobs.commands.processes import Line
@@ -55,6 +56,31 @@ def test_steps_beyond_64_bits_of_a_pattern_end_nothing(ctx: StrictContext) -> No
     read = MetricPatterns([r"step (?P<step>\d+) loss (?P<loss>\S+)"], ctx)
     read.read(Line(0, f"step {2**70} loss 0.5"))
     assert ctx.points == []
+
+
+def test_a_pattern_that_fits_no_line_is_told_once_while_it_runs_and_at_the_end(
+    ctx: StrictContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits, other = r"step (?P<step>\d+) loss (?P<loss>\S+)", r"s=(?P<step>\d+) l=(?P<loss>\S+)"
+    read = MetricPatterns([fits, other], ctx)
+    read.tell_unmatched()
+    read.read(Line(0, "step 3 loss 0.5"))
+    read.tell_unmatched()
+    assert ctx.lines == []
+    monkeypatch.setattr(metrics, "_UNMATCHED_SECONDS", 0.0)
+    late = MetricPatterns([fits, other], ctx)
+    late.tell_unmatched()  # it has said nothing so far
+    late.read(Line(0, "step 3 loss 0.5"))
+    for _ in range(2):
+        late.tell_unmatched()
+    late.tell_unmatched(last=True)
+    assert ctx.lines == [
+        f"no line so far fits {other!r} of `metrics`: mend it, or leave it out",
+        f"no line fits {other!r} of `metrics`: mend it, or leave it out",
+    ]
+    late.read(Line(0, "s=4 l=0.5"))
+    late.tell_unmatched(last=True)
+    assert len(ctx.lines) == 2
 
 
 def test_a_stage_has_no_more_results_than_it_may(ctx: StrictContext) -> None:
