@@ -38,7 +38,7 @@ class EventFiles:
 
         Records of more than `largest` bytes are skipped.
         """
-        self.folder, self._largest = folder, largest
+        self._folder, self._largest = folder, largest
         self._old = frozenset(self._files())
         self._offsets: dict[Path, int] = {}
         self._damaged: set[Path] = set()
@@ -46,9 +46,10 @@ class EventFiles:
         self.problems: list[str] = []
 
     @property
-    def any(self) -> bool:
-        """Whether there was any file."""
-        return bool(self._offsets)
+    def lacking(self) -> str:
+        """What has not been seen, in words; empty where there was any file."""
+        what = f"no event file of TensorBoard was seen in {self._folder.name!r}"
+        return "" if self._offsets else what
 
     def read(self, *, last: bool = False) -> Iterator[tuple[int, dict[str, float]]]:
         """Yield steps with the scalars that are new since the last look, some seconds ago."""
@@ -62,7 +63,7 @@ class EventFiles:
 
     def _files(self) -> list[Path]:
         try:
-            return sorted(self.folder.rglob(_PATTERN))
+            return sorted(self._folder.rglob(_PATTERN))
         except OSError:  # a folder goes meanwhile
             return []
 
@@ -89,7 +90,8 @@ class EventFiles:
             return
         except (DamagedRecordError, OSError, struct.error, IndexError) as error:
             self._damaged.add(path)
-            self.problems.append(f"{path.name} is read no further: {error or 'a damaged record'}")
+            why = error or "a damaged record"
+            self.problems.append(f"TensorBoard's {path.name} is read no further: {why}")
 
 
 def _by_step(

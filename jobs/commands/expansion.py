@@ -90,8 +90,8 @@ class Expansion:
             raise ValueError(f"{{{name}}} in {place!r} stands for nothing; there are: {known}")
         return self.named.get(name)
 
-    def folder(self, name: str, workdir: Path) -> Path:
-        """Return the folder of that name, where it is no absolute one in `workdir`.
+    def path(self, name: str, workdir: Path) -> Path:
+        """Return the path of that name, where it is no absolute one in `workdir`.
 
         Raises:
             ValueError: It names what there is not.

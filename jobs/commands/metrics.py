@@ -1,14 +1,15 @@
-"""Metrics of what a command prints, lines of JSON or what patterns find, and of event files."""
+"""Metrics of what a command prints, lines of JSON or what patterns find, and of its files."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from time import monotonic
+from typing import Protocol
 
+from jobs.commands.json_lines import numbers, of_json
 from jobs.commands.processes import LONGEST, Line
 from orchestrator.job import JobContext
 
@@ -19,6 +20,21 @@ _MOST_RESULTS = 1_000  # metrics that a stage may have
 _UNMATCHED_SECONDS = 300.0  # since its first line, in which a script begins to train
 
 
+class MetricFiles(Protocol):
+    """Files with metrics that a command writes."""
+
+    problems: list[str]
+
+    @property
+    def lacking(self) -> str:
+        """What has not been seen, in words; empty where metrics were."""
+        ...
+
+    def read(self, *, last: bool = False) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yield steps with the metrics that are new since the last look, some seconds ago."""
+        ...
+
+
 class MetricPatterns:
     """What reads metrics from lines of one process, and hands them on.
 
@@ -26,9 +42,9 @@ class MetricPatterns:
     last one, and a script that prints them in each process tells each of them once.
     """
 
-    def __init__(self, patterns: Sequence[str], ctx: JobContext) -> None:
-        """Read by `patterns`; without any, lines that are JSON objects."""
-        self._ctx = ctx
+    def __init__(self, patterns: Sequence[str], ctx: JobContext, *, of_lines: bool = True) -> None:
+        """Read by `patterns`; without any, lines that are JSON objects. Or no lines at all."""
+        self._ctx, self._of_lines = ctx, of_lines
         self._patterns = [re.compile(pattern) for pattern in patterns]
         self._unmatched = dict.fromkeys(patterns)  # those that have fitted no line
         self._tell_at: float | None = None
@@ -40,7 +56,7 @@ class MetricPatterns:
         """Hand on the metrics of a line, if it has any."""
         if self._tell_at is None:
             self._tell_at = monotonic() + _UNMATCHED_SECONDS
-        if self._process not in {None, line.process}:
+        if not self._of_lines or self._process not in {None, line.process}:
             return
         values = self._values(line.text)
         step = values.pop(_STEP, math.nan)
@@ -95,13 +111,13 @@ class MetricPatterns:
             if text.startswith("{") and len(text.encode(errors="replace")) >= LONGEST - 1:
                 what = f"metrics in a line of {LONGEST:,} bytes or more are not read"
                 self._tell(what, f"{text[:60]}...")
-            return _of_json(text)
+            return of_json(text)
         values: dict[str, float] = {}
         for pattern in self._patterns:
             match = pattern.search(text)
             if match:
                 self._unmatched.pop(pattern.pattern, None)
-                values |= _numbers(match.groupdict())
+                values |= numbers(match.groupdict())
         return values
 
 
@@ -109,24 +125,3 @@ def _is_name(name: str) -> bool:
     """Whether a name is none too many for the tracker, written as text that is valid."""
     plain = name.encode(errors="backslashreplace").decode().replace("\0", r"\x00")
     return 1 <= len(plain) <= _LONGEST_NAME
-
-
-def _of_json(text: str) -> dict[str, float]:
-    if not text.startswith("{"):
-        return {}
-    try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    plain = said if isinstance(said, dict) else {}
-    return _numbers({k: v for k, v in plain.items() if not isinstance(v, bool | str)})
-
-
-def _numbers(fields: Mapping[str, object]) -> dict[str, float]:
-    values: dict[str, float] = {}
-    for name, value in fields.items():
-        try:
-            values[name] = float(str(value).replace(",", ""))
-        except ValueError:
-            continue
-    return values

@@ -12,7 +12,8 @@ from jobs.commands.checkpoint_folder import CheckpointFolder
 from jobs.commands.checkpoint_layout import Layout
 from jobs.commands.event_files import EventFiles
 from jobs.commands.expansion import Expansion
-from jobs.commands.metrics import MetricPatterns
+from jobs.commands.json_lines import JsonLines
+from jobs.commands.metrics import MetricFiles, MetricPatterns
 from jobs.commands.processes import Ending, Line, Processes
 from orchestrator.job import JobContext, KnownFailureError, Metrics, ranks_of_worker
 
@@ -35,7 +36,7 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
     workdir: str = "",
     resume: list[str] | None = None,
     checkpoints: dict[str, str | float | bool] | None = None,
-    metrics: list[str] | None = None,
+    metrics: list[str] | dict[str, str] | None = None,
     tensorboard: str = "",
     mlflow: bool = False,
     result: list[str] | None = None,
@@ -53,10 +54,13 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
         processes: How many a worker starts, all of which see its chips; one where it is not said.
         workdir: Folder of the shipped code, or of the host, that is copied and becomes the
             working directory. The first folder of the shipped code where it is empty.
-        resume: Words to add where there is a checkpoint to go on from.
+        resume: Words to add where there is a checkpoint to go on from, in the place of `{resume}`
+            or at the end.
         checkpoints: What in `{checkpoints}` is a checkpoint: see `Layout`.
         metrics: Regular expressions of lines with metrics: a group `step`, and one a metric.
-            Lines that are JSON objects with a `step` count without one.
+            Lines that are JSON objects with a `step` count without one. Or the `file` that has
+            such lines, below `{output}` or `{checkpoints}` or in the working directory, and what
+            it calls the `step`.
         tensorboard: A folder, below `{output}` or in the working directory, whose event files have
             metrics, too.
         mlflow: Whether MLflow's own client in the first worker is to write to the attempt's run.
@@ -77,17 +81,24 @@ def run(  # noqa: PLR0913 - what a stage that is a command may say
     each = processes or 1
     ranks = ranks_of_worker(ctx.hardware.devices, processes)
     folder = CheckpointFolder(expansion.checkpoints, layout, ctx, ranks)
-    read = MetricPatterns(metrics or (), ctx)
+    of_file = metrics if isinstance(metrics, dict) else {}
+    patterns = metrics if isinstance(metrics, list) else ()
+    read = MetricPatterns(patterns, ctx, of_lines=not of_file)
     codes = {int(code): kind for code, kind in (exit_codes or {}).items()}
     try:
         expansion = expansion.resumed_from(folder.restore())
         workplace = expansion.workdir(workdir)
-        events = EventFiles(expansion.folder(tensorboard, workplace)) if tensorboard else None
+        files: list[MetricFiles] = []
+        if tensorboard:
+            files.append(EventFiles(expansion.path(tensorboard, workplace)))
+        if of_file:
+            path = expansion.path(of_file["file"], workplace)
+            files.append(JsonLines(path, of_file.get("step", "step")))
         tracked = ctx.tracker_variables() if mlflow and not ctx.rank else {}
         argv = expansion.argv(command, resume or ())
         ctx.meet()
         started = Processes(argv, expansion.environments(each, tracked), workplace)
-        _WatchedCommand(ctx, started, folder, read, events, each).succeed(codes, grace)
+        _WatchedCommand(ctx, started, folder, read, files, each).succeed(codes, grace)
         if ctx.rank == 0:  # its output is the artifact
             _require(ctx.output, result or ())
     finally:
@@ -103,7 +114,7 @@ def _error(failure: Ending, codes: Mapping[int, str]) -> Exception:
 
 @dataclass(frozen=True, slots=True)
 class _WatchedCommand:
-    """A command that runs, and what is read of it; `events` only where it writes such files.
+    """A command that runs, and what is read of it: lines, and `files` that have metrics.
 
     It has so many processes in `each` worker.
     """
@@ -112,7 +123,7 @@ class _WatchedCommand:
     processes: Processes
     folder: CheckpointFolder
     read: MetricPatterns
-    events: EventFiles | None
+    files: Sequence[MetricFiles]
     each: int
 
     def succeed(self, codes: Mapping[int, str], grace: float) -> None:
@@ -187,8 +198,8 @@ class _WatchedCommand:
                 self.ctx.log(f"{begin}{self._rank(line)}{part}")
             self.read.read(line)
         self.read.tell_unmatched()
-        if self.events is not None and not self.ctx.rank:
-            self._hand_on_events(self.events, last=last)
+        for file in self.files if not self.ctx.rank else ():
+            self._hand_on_file(file, last=last)
 
     def _rank(self, line: Line) -> str:
         """Return which of several processes has written a line, as torch says it of a rank."""
@@ -196,14 +207,14 @@ class _WatchedCommand:
             return ""
         return f"[rank{self.ctx.rank * self.each + line.process}]: "
 
-    def _hand_on_events(self, events: EventFiles, *, last: bool) -> None:
-        for step, values in events.read(last=last):
+    def _hand_on_file(self, file: MetricFiles, *, last: bool) -> None:
+        for step, values in file.read(last=last):
             self.read.hand_on(step, values)
-        for problem in events.problems:
-            self.ctx.log(f"TensorBoard's {problem}")
-        events.problems.clear()
-        if last and not events.any:
-            self.ctx.log(f"no event file of TensorBoard was seen in {events.folder.name!r}")
+        for problem in file.problems:
+            self.ctx.log(problem)
+        file.problems.clear()
+        if last and file.lacking:
+            self.ctx.log(file.lacking)
 
 
 def _require(output: Path, patterns: Sequence[str]) -> None:

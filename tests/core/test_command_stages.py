@@ -123,12 +123,19 @@ def test_a_command_that_says_all_that_it_may_has_no_problem(layout: str) -> None
             "metrics.1: 'loss (?P<loss>.*)' finds no metrics: it has no group 'step'; name",
         ),
         ({"metrics": [r"(?P<step>\d)"]}, "finds no metrics: it has no group of a metric; name"),
+        ({"metrics": {"step": "s"}}, "metrics: names no `file`; write the file of JSON lines"),
+        ({"metrics": {"file": "../x"}}, "metrics.file: '../x' is of other attempts, too; write"),
+        ({"metrics": {"file": "{ouput}/x"}}, "metrics.file: {ouput} stands for nothing; did you"),
+        (
+            {"metrics": {"file": "x", "steps": "s"}},
+            "metrics.steps: a file of metrics has no 'steps'; did you mean 'step'?",
+        ),
         ({"result": ["a", "/b"]}, "result.1: '/b' is never found in {output}; write a path"),
         ({"result": ["{output}/a"]}, "result.0: '{output}/a' is never found in {output}; write"),
         ({"processes": 0}, "processes: 0 is out of bounds; 1 to 1024, of each worker"),
         (
             {"tensorboard": "/runs"},
-            "tensorboard: '/runs' is a folder of other attempts, too; write",
+            "tensorboard: '/runs' is of other attempts, too; write",
         ),
         ({"tensorboard": "{outputs}/tb"}, "tensorboard: {outputs} stands for nothing; did you"),
         (

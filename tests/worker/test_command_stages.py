@@ -186,6 +186,18 @@ def test_a_pattern_that_fits_nothing_is_told_of_one_that_succeeds(bench: Bench) 
     assert lines(said(bench, {**params, "command": "echo step=3; exit 3"})) == [shown]
 
 
+def test_lines_of_a_file_are_metrics_in_place_of_those_that_are_printed(bench: Bench) -> None:
+    """As LLaMA-Factory writes them, beside its checkpoints."""
+    point = {"current_steps": 5, "total_steps": 9, "loss": 0.5, "elapsed_time": "0:00:05"}
+    line = f"echo '{json.dumps({'step': 3, 'loss': 9})}'; echo '{json.dumps(point)}' >> "
+    file = {"file": "{output}/trainer_log.jsonl", "step": "current_steps"}
+    messages = said(bench, {"command": line + "{output}/trainer_log.jsonl", "metrics": file})
+    points = [(m.step, m.values) for m in messages if isinstance(m, Points)]
+    assert points == [(5, {"total_steps": 9.0, "loss": 0.5})]
+    none = lines(said(bench, {"command": "true", "metrics": {"file": "log.jsonl"}}))
+    assert none == ["no line with metrics and 'step' was seen in 'log.jsonl'"]
+
+
 def test_mlflow_s_own_client_is_told_of_the_run_of_the_attempt(bench: Bench) -> None:
     show = {"command": "echo ${MLFLOW_RUN_ID:-none}", "mlflow": True}
     bench.tracked_run = lambda: ({"MLFLOW_RUN_ID": "r1"}, "")

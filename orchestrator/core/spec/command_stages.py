@@ -175,7 +175,20 @@ def _settle_problems(path: str, value: Mapping[str, Json]) -> Iterator[Problem]:
             yield Problem(path, what, "leave one of them out")
 
 
-def _metric_problems(path: str, pattern: str) -> Iterator[Problem]:
+def _metric_problems(path: str, value: Json) -> Iterator[Problem]:
+    if not isinstance(value, Mapping):
+        yield from _of_each(_pattern_of_metrics_problems)(path, value)
+        return
+    for key in value.keys() - {"file", "step"}:
+        what = f"a file of metrics has no {shown(key)}"
+        yield Problem(f"{path}.{key}", what, choices(str(key), ("file", "step"), "keys"))
+    if value.get("file"):
+        yield from _folder_problems(f"{path}.file", value["file"])
+    else:
+        yield Problem(path, "names no `file`", "write the file of JSON lines, or patterns")
+
+
+def _pattern_of_metrics_problems(path: str, pattern: str) -> Iterator[Problem]:
     try:
         groups = re.compile(pattern).groupindex
     except re.error as error:
@@ -212,12 +225,12 @@ def _grace_problems(path: str, value: Json, kill_after: float) -> Iterator[Probl
 
 
 def _folder_problems(path: str, value: Json) -> Iterator[Problem]:
-    """Refuse a folder of event files that outlives an attempt: others would write there too."""
+    """Refuse a folder or file that outlives an attempt: others would write there too."""
     if not isinstance(value, str):
         return
     plain = PurePosixPath(value)
     if plain.is_absolute() or ".." in plain.parts:
-        what = f"{shown(value)} is a folder of other attempts, too"
+        what = f"{shown(value)} is of other attempts, too"
         yield Problem(path, what, "write '{output}/...', or a path in the working folder")
 
 
@@ -268,7 +281,7 @@ def _of_each(check: Callable[[str, str], Iterator[Problem]]) -> _Check:
 _CHECKS: Mapping[str, _Check] = MappingProxyType(
     {
         "checkpoints": _checkpoint_problems,
-        "metrics": _of_each(_metric_problems),
+        "metrics": _metric_problems,
         "tensorboard": _folder_problems,
         "result": _of_each(_result_problems),
         "exit_codes": _code_problems,

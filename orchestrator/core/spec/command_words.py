@@ -47,6 +47,9 @@ def problems_of_words(
             yield Problem(f"{path}.{key}", "is empty", "write what shall run")
         more = (_RESUME,) if key == "command" else ()
         yield from _name_problems(f"{path}.{key}", words, (*names, *more))
+    metrics = params["metrics"] if "metrics" in keys else None
+    if isinstance(metrics, Mapping):
+        yield from _name_problems(f"{path}.metrics.file", _words(metrics, "file"), names)
 
 
 def problems_of_variables(stage: Stage, names: Sequence[str]) -> Iterator[Problem]:
