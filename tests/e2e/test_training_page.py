@@ -42,7 +42,8 @@ def test_a_script_that_breaks_on_one_pool_ends_on_another_as_torchrun_ends_it(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "train: interconnect: falls back from nvidia to ascend" in done.stdout
     first, last = attempts(workplace)
-    assert (first.saved[-1], last.resumed) == (20, 20)
+    assert first.saved[-1] >= 20, "the script runs on until its 25th step is heard of"
+    assert last.resumed == first.saved[-1]
     (ours,) = (workplace.folder / ".orchestrator/artifacts").rglob("model.pt")
     theirs = by_torchrun(workplace.folder / "bare", code / "train.py")
     torch.testing.assert_close(torch.load(ours), torch.load(theirs), rtol=0, atol=0)
