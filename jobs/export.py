@@ -19,6 +19,7 @@ from jobs.formats.choice import choose
 from jobs.formats.conversion import Conversion
 from jobs.formats.exported_generation import write_generation_config
 from jobs.formats.folder import Folder
+from jobs.formats.own_head import has_own_head, untie
 from jobs.formats.records import KEY, record
 from jobs.formats.schemes import MODELSLIM, PLAIN, scheme_for
 from jobs.training.process_group import ProcessGroup
@@ -77,6 +78,9 @@ def export(
         return {}
     for name, sha256 in hashes.items():
         ctx.hashed(name, sha256)
+    with ctx.busy("comparing head and embeddings"):
+        if has_own_head(source, choice):
+            untie(config)
     _describe(config, format, record(format, choice.ignored, dialect), ctx.output)
     if dialect == MODELSLIM:
         modelslim.write(ctx.output, format, source.specs, choice.quantized)

@@ -22,7 +22,7 @@ from jobs.data.tokens.training_data import (
     rows_config,
     tokenizer_folder,
 )
-from jobs.engines.weights import load
+from jobs.engines.weights import further_layers, load, say_no_further_layers
 from jobs.training import checkpoint
 from jobs.training import model as models
 from jobs.training.balance import Balance
@@ -303,6 +303,9 @@ def _model(
         if "model" not in ctx.inputs:
             return fresh()
         loaded: nn.Module = load(ctx.inputs["model"], torch.float32, "cpu")
+        if further := further_layers(ctx.inputs["model"]):
+            say_no_further_layers(loaded)
+            ctx.log(f"{', '.join(further)}: layers that predict further tokens are not trained")
         return loaded
 
     names = stored_chunks(latest, group) if latest else ()

@@ -21,7 +21,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
-from jobs.formats.folder import Folder
+from jobs.formats.folder import Folder, tensor_names
+from jobs.formats.own_head import ties, untie
 from jobs.formats.records import KEY
 from jobs.formats.safety import CONFIG, files_of, is_divided
 from jobs.formats.tensor_parts import divided
@@ -170,10 +171,29 @@ def say_ties(model: Any) -> None:  # noqa: ANN401 - a transformers model
     weights = [getattr(part, "weight", None) for part in (head, embeddings)]
     if any(weight is None for weight in weights) or weights[0] is weights[1]:
         return
-    for config in (model.config, model.config.get_text_config()):
-        if getattr(config, "tie_word_embeddings", False):
-            config.tie_word_embeddings = False
-            model.all_tied_weights_keys = {}  # what transformers derived from that field
+    if ties(model.config):
+        untie(model.config)
+        model.all_tied_weights_keys = {}  # what transformers derived from that field
+
+
+def further_layers(folder: Path) -> tuple[str, ...]:
+    """Return the layers of a folder that predict tokens after the next: no model here has them."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    names = tensor_names(folder) if _further(config.get_text_config()) else ()
+    layers = {
+        int(match[1]): match[0].removesuffix(".")
+        for name in names
+        if _predicts_further(name, config) and (match := _LAYER.search(name))
+    }
+    return tuple(layers[number] for number in sorted(layers))
+
+
+def say_no_further_layers(model: Any) -> None:  # noqa: ANN401 - a transformers model
+    """Have the config say that no layer predicts tokens after the next, as is so of the model."""
+    text = model.config.get_text_config()
+    for field in _FURTHER_LAYERS:
+        if getattr(text, field, None):
+            setattr(text, field, 0)
 
 
 class _Weight:
@@ -279,12 +299,17 @@ def _predicts_further(name: str, config: Any) -> bool:  # noqa: ANN401 - foreign
     they have in what was released.
     """
     text = config.get_text_config()
-    further = max(getattr(text, field, None) or 0 for field in _FURTHER_LAYERS)
+    further = _further(text)
     match = _LAYER.search(name)
     if not further or match is None:
         return False
     layers: int = text.num_hidden_layers
     return layers <= int(match[1]) < layers + further
+
+
+def _further(text: Any) -> int:  # noqa: ANN401 - as above
+    """Return how many layers predict tokens after the next, as the config of a text part says."""
+    return max(getattr(text, field, None) or 0 for field in _FURTHER_LAYERS)
 
 
 def _check_finite(folder: Path, model: Any) -> None:  # noqa: ANN401 - as above

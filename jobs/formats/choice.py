@@ -54,6 +54,8 @@ class QuantizationChoice:
             convolutions.
         places: Of each tensor on disk those in memory that it becomes, or is a part of; none where
             the model has none.
+        tied: The head and the embeddings on disk, where both are stored and the config says that
+            they are one.
     """
 
     quantized: frozenset[str]
@@ -61,6 +63,7 @@ class QuantizationChoice:
     in_float32: frozenset[str] = frozenset()
     not_linear: frozenset[str] = frozenset()
     places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tied: tuple[tuple[str, str], ...] = ()
 
     @property
     def quantized_in_memory(self) -> frozenset[str]:
@@ -108,6 +111,7 @@ def choose(
         frozenset(_in_float32(model, tensors, places)),
         frozenset(module for name, module in modules.items() if places[name] in others),
         parts,
+        tuple(_tied(model, parts)),
     )
 
 
@@ -203,6 +207,19 @@ def _missing(
         alike = {other for pair in tied if name in pair for other in pair}
         if alike.isdisjoint(targets) and not any(re.search(kind, name) for kind in optional):
             yield name
+
+
+def _tied(
+    model: Any,  # noqa: ANN401 - as above
+    parts: Mapping[str, tuple[str, ...]],
+) -> Iterator[tuple[str, str]]:
+    """Yield head and embeddings by their names on disk, where they are one in memory alone."""
+    head = model.get_output_embeddings()
+    heads = {f"{name}{_WEIGHT}" for name, module in model.named_modules() if module is head}
+    on_disk = {places[0]: name for name, places in parts.items() if places}
+    for name, other in model.all_tied_weights_keys.items():
+        if not heads.isdisjoint((name, other)) and {name, other} <= on_disk.keys():
+            yield on_disk[name], on_disk[other]
 
 
 def _not_linear(model: Any) -> set[str]:  # noqa: ANN401 - as above

@@ -6,7 +6,7 @@ that every code has its scale, and that scales are what the config says. A flag 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -121,6 +121,11 @@ class Folder:
                     f"tensor {self._scales[name]} has scales that are no powers of two, "
                     f"though {KEY} says {self.scheme.form}; don't trust where it comes from"
                 )
+
+
+def tensor_names(folder: Path) -> Collection[str]:
+    """Return the names of all that a folder holds, by the headers of its files alone."""
+    return _places_in(folder, *safety.files_of(folder)).keys()
 
 
 def pieces(spec: Spec, step: int) -> Iterator[tuple[int, int]]:

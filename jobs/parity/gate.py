@@ -17,6 +17,7 @@ import numpy as np
 
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines import EMBEDDED, TRANSFORMERS
+from jobs.engines.weights import further_layers
 from jobs.formats.exported_generation import generation_fields
 from jobs.formats.folder import Folder
 from jobs.parity import distances, proof, table
@@ -39,6 +40,7 @@ from orchestrator.job import Hardware, JobContext, Metrics, ParityError
 
 FIGURES = "parity/"  # what the names of its metrics begin with
 _NAMED = 8  # of what differs, in the log
+_WORDS = 300  # characters of what an engine says
 _OF_PLAIN: Mapping[Figure, str] = {
     "weights": "unquantized",
     "rows": "unquantized_rows",
@@ -102,7 +104,8 @@ class _Answered:
     """What the served model says, beside the reference.
 
     `computed` is the type in which the engine says that it computes, empty where it does not tell;
-    `stands_in` is whether it stands in for another engine, an engine server.
+    `stands_in` is whether it stands in for another engine, an engine server; `refusal` is why the
+    embedded engine does not, `further` which layers are left out.
     """
 
     reference: Reference
@@ -113,6 +116,8 @@ class _Answered:
     form: str
     computed: str
     stands_in: bool
+    refusal: str
+    further: tuple[str, ...]
 
     @property
     def precision(self) -> str:
@@ -137,7 +142,7 @@ def _answered(ctx: JobContext, engine: str, options: dict[str, object]) -> _Answ
         ParityError: The engine refuses the model.
     """
     reference, folder = read(ctx.inputs["reference"]), ctx.inputs["model"]
-    name, served = _served(ctx, engine, options)
+    name, served, refusal = _served(ctx, engine, options)
     with closing(served):
         try:
             responses = served.responses(reference, ctx.progress)
@@ -156,11 +161,15 @@ def _answered(ctx: JobContext, engine: str, options: dict[str, object]) -> _Answ
         form=form_of(folder),
         computed=served.computed,
         stands_in=engine == AUTO,
+        refusal=refusal,
+        further=further_layers(folder),
     )
 
 
-def _served(ctx: JobContext, engine: str, options: dict[str, object]) -> tuple[str, ServedEngine]:
-    """Return the engine that answers, and its name.
+def _served(
+    ctx: JobContext, engine: str, options: dict[str, object]
+) -> tuple[str, ServedEngine, str]:
+    """Return the name of the engine that answers, that, and why the embedded one does not.
 
     Where an engine server serves, the embedded engine compares what that will read; and
     transformers alone does for types that the embedded engine has no cache for.
@@ -168,17 +177,25 @@ def _served(ctx: JobContext, engine: str, options: dict[str, object]) -> tuple[s
     Raises:
         ParityError: It refuses the model.
     """
-    folder = ctx.inputs["model"]
+    folder, refusal = ctx.inputs["model"], ""
     if engine == AUTO:
         try:
-            return EMBEDDED, ServedEngine(_engine(EMBEDDED, folder, ctx.hardware, options), folder)
+            embedded = _engine(EMBEDDED, folder, ctx.hardware, options)
+            return EMBEDDED, ServedEngine(embedded, folder), refusal
         except (ValueError, AttributeError, AssertionError, RuntimeError) as error:
-            ctx.log(f"transformers alone answers, for the embedded engine refuses: {error}")
+            refusal = _words_of(error)
+            ctx.log(f"transformers alone answers, for the embedded engine refuses: {refusal}")
     name, more = (TRANSFORMERS, {}) if engine == AUTO else (engine, options)
     try:
-        return name, ServedEngine(_engine(name, folder, ctx.hardware, more), folder)
+        return name, ServedEngine(_engine(name, folder, ctx.hardware, more), folder), refusal
     except (ValueError, OSError) as error:
         raise ParityError(f"the engine of pool {ctx.hardware.pool!r} refuses: {error}") from error
+
+
+def _words_of(error: Exception) -> str:
+    """Return what an error says, on one line; of one that is no refusal also what it is."""
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    return f"{kind}{' '.join(str(error).split())}"[:_WORDS]
 
 
 def _verdict(
@@ -194,6 +211,8 @@ def _verdict(
         computed=answered.computed,
         stands_in=answered.stands_in,
         cached=answered.engine != TRANSFORMERS,
+        refusal=answered.refusal,
+        further=answered.further,
     )
     return table.ParityVerdict(
         why=why,

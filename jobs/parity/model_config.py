@@ -12,6 +12,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.model_tokenizer import ends_of
 from jobs.engines.weights import ASIDE
+from jobs.formats.own_head import config_as_stored
 from jobs.formats.records import KEY
 
 
@@ -26,8 +27,11 @@ def ends_in_folder(folder: Path) -> tuple[int, ...]:
 
 
 def fields_in_folder(folder: Path) -> dict[str, object]:
-    """Return the fields of the config in `folder` that say what the model computes."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    """Return the fields of the config in `folder` that say what the model computes.
+
+    Of the head they say what is so.
+    """
+    config = config_as_stored(folder)
     fields: dict[str, object] = json.loads(config.to_json_string(use_diff=False))
     aside = {*ASIDE, KEY, "architectures", "auto_map"}
     return {name: value for name, value in fields.items() if name not in aside}

@@ -29,12 +29,16 @@ class AskedEngine:
         computed: The type in which it computes; empty where it does not tell.
         stands_in: Whether it stands in for an engine server.
         cached: Whether it reads a text as servers do, by a cache of what it has read.
+        refusal: Why the embedded engine does not, in its own words.
+        further: The layers of the folder that predict further tokens, which it leaves out.
     """
 
     form: str
     computed: str
     stands_in: bool
     cached: bool = True
+    refusal: str = ""
+    further: tuple[str, ...] = ()
 
 
 def unseen(
@@ -69,7 +73,10 @@ def _of_engine(engine: AskedEngine) -> Iterator[str]:
             f"and {reader} does not"
         )
     if not engine.cached:
-        yield "a cache, or states: each token was made by reading the whole text anew"
+        why = f" (the embedded engine refuses: {engine.refusal})" if engine.refusal else ""
+        yield f"a cache, or states: each token was made by reading the whole text anew{why}"
+    if engine.further:
+        yield f"layers that predict further tokens: {', '.join(engine.further)}"
     if not engine.computed:
         yield "in which type the engine computes: its format's was taken"
 

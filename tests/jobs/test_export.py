@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config
 
 from jobs.data.dataset import TOKENIZER_NAME
@@ -17,6 +17,7 @@ from jobs.engines import weights
 from jobs.engines.embedded import EmbeddedEngine
 from jobs.export import export
 from jobs.formats.schemes import SCHEMES
+from jobs.parity.model_config import fields_in_folder, other_fields
 from orchestrator.adapters.artifacts import FsspecArtifactStore
 from orchestrator.engine import Sampling
 from tests.jobs.engines.tiny_llama import HARDWARE
@@ -101,6 +102,29 @@ def test_a_model_without_linear_layers_is_not_exported_as_if_it_were_quantised(
     model.save_pretrained(tmp_path / "gpt2")
     with pytest.raises(ValueError, match=r"gpt2 has no layer that readers take in int8"):
         exported(tmp_path, tmp_path / "gpt2", format="int8")
+
+
+@pytest.mark.parametrize("form", ["fp32", "int8"])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_head_beside_the_embeddings_is_served_as_what_it_is(
+    tmp_path: Path, undisturbed: LocalContext, *, form: str, own: bool
+) -> None:
+    """Engine servers take the embeddings for the head where the config says that they are one."""
+    source = shutil.copytree(undisturbed.output, tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    embeddings = tensors["model.embed_tokens.weight"]
+    tensors["lm_head.weight"] = embeddings.flip(0) if own else embeddings.clone()
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    said = json.loads((source / "config.json").read_text())
+    assert said["tie_word_embeddings"]
+    folder = exported(tmp_path / "out", source, format=form).output
+    written = json.loads((folder / "config.json").read_text())
+    assert written["tie_word_embeddings"] == (not own)
+    model = AutoModelForCausalLM.from_pretrained(source)
+    assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight) == (not own)
+    if form == "fp32":
+        assert logits(folder).equal(logits(source))
+    assert other_fields(fields_in_folder(source), fields_in_folder(folder)) == []
 
 
 def test_an_unknown_format_is_refused_with_those_that_exist(

@@ -37,7 +37,11 @@ def test_transformers_itself_clears_that_row(tmp_path: Path) -> None:
 
 def with_layers_after_the_last(folder: Path, kind: str, field: str, further: int) -> Path:
     """Save a small model of two layers and, as released folders have them, some behind those."""
-    source = zoo.save(zoo.small(kind), folder / "whole")
+    return add_layers(zoo.save(zoo.small(kind), folder / "whole"), field, further)
+
+
+def add_layers(source: Path, field: str, further: int) -> Path:
+    """Put layers behind the second and last one of a model's folder, and say so of one."""
     tensors = load_file(source / "model.safetensors")
     last = {name: tensor for name, tensor in tensors.items() if name.startswith("model.layers.1.")}
     hidden = tensors[EMBEDDINGS].shape[1]
@@ -73,6 +77,11 @@ def test_a_layer_that_predicts_tokens_after_the_next_is_passed_over(
     theirs = AutoModelForCausalLM.from_pretrained(source).eval()
     model = weights.load(source, torch.float32, "cpu")
     assert torch.equal(model(tokens).logits, theirs(tokens).logits)
+    assert weights.further_layers(source) == ("model.layers.2",)
+    weights.say_no_further_layers(model)
+    model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved/config.json").read_text())[field] == 0
+    assert weights.further_layers(tmp_path / "saved") == ()
 
 
 def test_a_layer_more_than_the_config_says_is_superfluous(tmp_path: Path) -> None:

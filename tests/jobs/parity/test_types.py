@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,12 +45,31 @@ def test_an_honest_export_of_any_type_says_what_was_trained(
     ctx = LocalContext(folder=tmp_path / "gate", inputs=inputs, hardware=SERVING)
     answered = gate._answered(ctx, gate.AUTO, {})
     assert (answered.engine, answered.computed) == (engine, "float32")
+    assert bool(answered.refusal) == (engine == TRANSFORMERS)
     compared = compare(answered.reference.responses, answered.responses)
     assert float(compared.kl.max()) < 1e-4
     assert not compared.differs.any()
     assert max(answered.counts[name] for name in ("nan", "weights", "sums", "ends")) < 1e-5
     said = any("transformers alone answers" in line for line in ctx.lines)
     assert said == (engine == TRANSFORMERS)
+
+
+def test_an_embedded_engine_that_has_no_room_is_named_for_that(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = gate._engine
+
+    def full(name: str, *args: Any) -> Any:
+        if name == EMBEDDED:
+            raise torch.OutOfMemoryError("NPU out of memory.\n Tried to allocate 2 GiB")
+        return opened(name, *args)
+
+    monkeypatch.setattr(gate, "_engine", full)
+    inputs = {"reference": case.reference, "model": case.exported}
+    ctx = LocalContext(folder=tmp_path, inputs=inputs, hardware=SERVING)
+    answered = gate._answered(ctx, gate.AUTO, {})
+    said = "OutOfMemoryError: NPU out of memory. Tried to allocate 2 GiB"
+    assert (answered.engine, answered.refusal) == (TRANSFORMERS, said)
 
 
 def test_a_model_whose_prompts_are_read_both_ways_is_refused_by_name(

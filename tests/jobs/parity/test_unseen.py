@@ -43,3 +43,19 @@ def test_activations_are_not_measured_where_the_embedded_engine_stands_in(case: 
     assert ACTIVATIONS in sentences(case.read, "int8", stands_in=True)
     assert ACTIVATIONS not in sentences(case.read, "bf16", stands_in=True)
     assert ACTIVATIONS not in sentences(case.read, "int8")
+
+
+def test_what_is_left_out_and_why_the_embedded_engine_does_not_answer_is_said(case: Case) -> None:
+    reference, weights = case.read, ServedNorms(norms={}, source=ENGINE)
+    alone = AskedEngine(
+        form="bf16",
+        computed="bfloat16",
+        stands_in=True,
+        cached=False,
+        refusal="OutOfMemoryError: NPU out of memory",
+        further=("model.layers.61",),
+    )
+    said = "\n".join(unseen(reference, reference.responses, weights, alone))
+    assert "(the embedded engine refuses: OutOfMemoryError: NPU out of memory)" in said
+    assert "layers that predict further tokens: model.layers.61" in said
+    assert "further tokens" not in sentences(reference)
