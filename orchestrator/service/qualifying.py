@@ -15,7 +15,7 @@ from orchestrator.core.runs.run import Run
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.hardware import Pool, Role, name_in_fleet
 from orchestrator.core.spec.planted_faults import without_others
-from orchestrator.core.spec.stages import Json
+from orchestrator.core.spec.stages import Json, Stage
 from orchestrator.core.trust.qualification import (
     DAY,
     EARNED,
@@ -255,28 +255,48 @@ def _verdicts(
 
 
 def _model_of(source: ConfigSource, pipeline: str) -> Mapping[str, Json]:
-    """Return the parameters of the model that `pipeline` trains.
+    """Return the parameters of the model that `pipeline` trains: of its last stage that says them.
 
     Raises:
-        NotFoundError: It goes on from a model that no run has made yet.
+        ConfigError: It has no stage that trains.
+        NotFoundError: None of those says which model it trains, and no run has made that.
     """
     settings = source.changed(f"pipeline={pipeline}").settings()
-    training = next(
-        (stage for stage in settings.pipeline.stages if stage.role is Role.TRAIN), None
-    )
-    if training is None:
+    training = [stage for stage in settings.pipeline.stages if stage.role is Role.TRAIN]
+    if not training:
         what = f"pipeline {pipeline!r} trains no model"
         raise ConfigError([Problem("--model-of", what, "name one with a stage of role 'train'")])
-    known = {k: v for k, v in training.params.items() if k in {"architecture", "model"}}
-    stage = training.inputs.get("model")
-    if known or stage is None:
+    for stage in reversed(training):
+        if parameters := _model_in(settings, stage):
+            return parameters
+    names = ", ".join(repr(stage.name) for stage in training)
+    said = f"no stage of pipeline {pipeline!r} says which model it trains ({names})"
+    raise NotFoundError(
+        f"{said}: `orchestrator launch pipeline={pipeline}` makes one that is read, or name it "
+        f"in the params of such a stage (architecture, model)"
+    )
+
+
+def _model_in(settings: Settings, stage: Stage) -> Mapping[str, Json]:
+    """Return the parameters of the model of a stage; none where nobody says them yet.
+
+    They are those of the model that it goes on from, else those that it names, else those of what
+    its last run has made.
+    """
+    source = settings.pipeline.by_name.get(stage.inputs.get("model", ""))
+    params = {key: value for key, value in stage.params.items() if _is_of_model(key, value)}
+    known = params if source is None else _model_in(settings, source)
+    if known:
         return known
-    config = wiring.config_of_last(settings, stage)
-    if not config:
-        said = f"stage {stage!r} of pipeline {pipeline!r}, whose model it trains, has no run"
-        remedy = f"`orchestrator launch pipeline={pipeline}` makes it"
-        raise NotFoundError(f"{said}; {remedy}")
-    return model_parameters(config)
+    config = wiring.config_of_last(settings, stage.name)
+    return model_parameters(config) if "model_type" in config else {}
+
+
+def _is_of_model(key: str, value: Json) -> bool:
+    """Whether a parameter of a job says what model it trains."""
+    return (key == "architecture" and isinstance(value, str)) or (
+        key == "model" and isinstance(value, Mapping)
+    )
 
 
 def model_parameters(config: Mapping[str, Json]) -> Mapping[str, Json]:

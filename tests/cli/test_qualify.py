@@ -110,22 +110,26 @@ def test_a_gap_that_serving_does_not_need_leaves_it_qualified(refused: Desk) -> 
     assert "train refused, serve" in refused.run("pools", *POOL).stdout
 
 
-def test_the_model_of_a_pipeline_that_goes_on_from_another_is_read_where_that_was_made(
-    desk: Desk,
+GOES_ON = {
+    "checkpoint": {"job": "mine.make", "role": "prepare", "needs": {"devices": 0}},
+    "train": {"job": "mine.train", "role": "train", "inputs": {"model": "checkpoint"}},
+}
+
+
+@pytest.mark.parametrize("stages", [GOES_ON, {"train": {"job": "mine.make", "role": "train"}}])
+def test_a_model_that_no_parameter_tells_is_read_where_a_run_has_made_it(
+    desk: Desk, stages: dict[str, object]
 ) -> None:
     folder = desk.folder
-    stages = {
-        "checkpoint": {"job": "mine.make", "role": "prepare", "needs": {"devices": 0}},
-        "train": {"job": "mine.train", "role": "train", "inputs": {"model": "checkpoint"}},
-    }
     (folder / "conf/pipeline").mkdir(parents=True)
     text = json.dumps({"name": "goes-on", "stages": stages})
     (folder / "conf/pipeline/goes_on.yaml").write_text(text)
     flags = ("--config-dir", "conf", "--model-of", "goes_on", f"{NODES}.status=limited")
     done = desk.qualify(*flags)
     assert done.returncode == 102, done.stdout + done.stderr
-    assert "stage 'checkpoint' of pipeline 'goes_on', whose model it trains, has no" in done.stderr
-    assert "`orchestrator launch pipeline=goes_on` makes it" in done.stderr
+    said = "no stage of pipeline 'goes_on' says which model it trains ('train')"
+    assert said in done.stderr
+    assert "`orchestrator launch pipeline=goes_on` makes one that is read" in done.stderr
     launch = ("launch", "--config-dir", "conf", "pipeline=goes_on", *HERE, *POOL)
     made = desk.run(*launch, "fallbacks.train=[]")
     assert made.returncode == 0, made.stdout + made.stderr
@@ -146,6 +150,10 @@ def test_what_breaks_an_attempt_refuses_the_pool(desk: Desk) -> None:
     [
         (("qualify",), 2, "no pool is named"),
         (("qualify", "nvidia", "--model-of", "noop"), 2, "trains no model; name one with a stage"),
+        *(
+            (("qualify", "nvidia", "--model-of", name), 102, f"no stage of pipeline '{name}' says")
+            for name in ("torchtitan", "megatron")
+        ),
         (("qualify", "nvidia", "--soak", "-3"), 2, "'-3' is no number of seconds"),
         (("qualify", "nvida"), 102, "did you mean 'nvidia'?"),
         (("qualify", "host", "fleet=r2"), 2, "pool 'host' has no chips"),
