@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from jobs.qualification.absolute_error import absolute_error, magnitude
-from jobs.qualification.bench import FAILED, PASSED, Bench, one_line
+from jobs.qualification.bench import FAILED, LIMITED, PASSED, SKIPPED, Bench, one_line
 from jobs.qualification.coverage import missing
 
 Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -31,6 +31,12 @@ _TINY = 1e-12  # what errors are measured by where all is zero
 _KERNELS = ("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION")
 _CHOSEN_ON = ("cuda", "cpu")
 _NONE = ("No available kernel", "No viable backend")
+_DEFAULT = "default"
+# What follows where there is no such kernel: one that is asked for by name is never taken then.
+_LACKING = (
+    (SKIPPED, "torch has no such kernel here"),
+    (LIMITED, "torch has no attention here, so nobody has tested it"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,10 @@ def _check(bench: Bench, device: torch.device, shape: Shape, dtype: torch.dtype)
         except RuntimeError as error:
             if not missing(error) and not any(words in str(error) for words in _NONE):
                 bench.say("attention", subject, FAILED, note=f"raises: {one_line(error)}")
-            continue  # there is no such kernel
+                continue
+            status, note = _LACKING[name == _DEFAULT]
+            bench.say("attention", subject, status, note=note)
+            continue
         far = _apart(actual, expected)
         note = f"differs from a composite by {far:.1e} of the largest, {allowed:.0e} is allowed"
         status = PASSED if far <= allowed else FAILED
@@ -94,7 +103,7 @@ def _kernels(device: torch.device) -> list[tuple[str, AbstractContextManager[Any
     kernels = [
         (name.lower(), sdpa_kernel(backend)) for name, backend in named if backend is not None
     ]
-    return [("default", nullcontext()), *kernels]
+    return [(_DEFAULT, nullcontext()), *kernels]
 
 
 def _passes(attend: Attend, inputs: Tensor, device: torch.device) -> list[Tensor]:

@@ -59,8 +59,11 @@ class CollectiveCase:
 
     def dealt(self, start: int = 0) -> Tensor:
         """Return a part of each worker's numbers from place `start` on, one after the other."""
-        parts = [self.pattern.bits(rank, self.part, start) for rank in range(self.size)]
-        return torch.cat(parts)
+        values = self.pattern.values
+        dealt = torch.empty(self.size, self.part, dtype=values.dtype, device=values.device)
+        for rank in range(self.size):
+            dealt[rank] = self.pattern.bits(rank, self.part, start)
+        return dealt.flatten()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,15 @@
 """Work as training and serving do it, which gives the same bits each time.
 
 A layer of attention and a gated MLP, forward and backward, by products and a softmax: kernels of
-attention add up in any order. And the products of the codes that the pool serves in.
+attention add up in any order. And products of whole numbers, which are known: in the number type
+of the layer, and in the codes that the pool serves in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +20,20 @@ from jobs.qualification.bench import SERVE, TRAIN, Bench
 from jobs.qualification.coverage import missing
 from jobs.qualification.number_types import NumberType, number_types_of
 
-Work: TypeAlias = Callable[[], list[Tensor]]
-
 _WIDTH, _LENGTH, _HEADS = 4096, 2048, 32
 _OF_HOST = (64, 32, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class SteadyWork:
+    """A piece of work; `exact` is what it has to give, where that is known."""
+
+    act: Callable[[], list[Tensor]]
+    exact: tuple[Tensor, ...] = ()
+
+    def __call__(self) -> list[Tensor]:
+        """Do it, and return what it gives."""
+        return self.act()
 
 
 class Layer(nn.Module):
@@ -51,17 +63,21 @@ class Layer(nn.Module):
 
 def works(
     bench: Bench, device: torch.device, roles: Sequence[str], formats: Sequence[str]
-) -> list[Work]:
+) -> list[SteadyWork]:
     """Return pieces of work in the number types of the roles, each of which repeats itself."""
     dtype = torch.bfloat16 if "bf16" in formats else torch.float32
-    pieces = [_of_layer(bench, device, dtype, backward=TRAIN in roles)]
-    if SERVE in roles:
-        kinds = (kind for kind in number_types_of(formats) if kind.code)
-        pieces += [work for kind in kinds for work in _of_codes(bench, device, kind)]
-    return pieces
+    kinds = (
+        kind
+        for kind in number_types_of(formats)
+        if kind.dtype is dtype or (kind.code and SERVE in roles)
+    )
+    layer = _of_layer(bench, device, dtype, backward=TRAIN in roles)
+    return [layer, *(work for kind in kinds for work in _of_products(bench, device, kind))]
 
 
-def _of_layer(bench: Bench, device: torch.device, dtype: torch.dtype, *, backward: bool) -> Work:
+def _of_layer(
+    bench: Bench, device: torch.device, dtype: torch.dtype, *, backward: bool
+) -> SteadyWork:
     width, length, heads = (_WIDTH, _LENGTH, _HEADS) if bench.real else _OF_HOST
     torch.manual_seed(bench.ctx.seed)
     layer = Layer(width, heads).to(device, dtype)
@@ -75,15 +91,23 @@ def _of_layer(bench: Bench, device: torch.device, dtype: torch.dtype, *, backwar
         leaves = [given, *layer.parameters()]
         return [out.detach(), *torch.autograd.grad(out.float().square().mean(), leaves)]
 
-    return work
+    return SteadyWork(work)
 
 
-def _of_codes(bench: Bench, device: torch.device, kind: NumberType) -> Iterator[Work]:
-    """Yield the product of codes, where the device has it: else nobody can soak in it."""
+@lru_cache(maxsize=1)
+def _factors(size: int, seed: int) -> tuple[exact.Factors, Tensor]:
+    """Return the factors of any number type, and their product, which takes the host a while."""
+    factors = exact.paired(size, size, size, seed=seed)
+    return factors, factors.product()
+
+
+def _of_products(bench: Bench, device: torch.device, kind: NumberType) -> Iterator[SteadyWork]:
+    """Yield the product of a number type, where the device has it: else nobody can soak in it."""
     multiply, size = kind.product, exact.LONGEST if bench.real else 64
     if multiply is None:
         return
-    factors = exact.paired(size, size, size, seed=bench.ctx.seed)
+    factors, product = _factors(size, bench.ctx.seed)
+    bench.alive()
     lhs = factors.lhs.to(kind.dtype).to(device)
     rhs = factors.rhs.t().contiguous().to(kind.dtype).to(device).t()
     try:
@@ -92,4 +116,4 @@ def _of_codes(bench: Bench, device: torch.device, kind: NumberType) -> Iterator[
         if missing(error):
             return
         raise
-    yield lambda: [multiply(lhs, rhs)]
+    yield SteadyWork(lambda: [multiply(lhs, rhs)], (product.to(kind.result).to(device),))

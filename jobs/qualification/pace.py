@@ -9,8 +9,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from jobs.qualification.bench import BOTH, FAILED, LIMITED, PASSED, Bench
-from jobs.qualification.layers import Work
+from jobs.qualification.bench import BOTH, FAILED, LIMITED, PASSED, SKIPPED, Bench
+from jobs.qualification.layers import SteadyWork
 from jobs.qualification.patterns import pattern
 
 _SPREAD = 3.0
@@ -22,7 +22,7 @@ _ROUND_SECONDS = 0.5
 _SENT = 1 << 20  # numbers that are summed over the gang in each round
 
 
-def check_pace(bench: Bench, works: Sequence[Work]) -> None:
+def check_pace(bench: Bench, works: Sequence[SteadyWork]) -> None:
     """Let each worker do the same work by itself; a step of the context is part of it."""
     taken = []
     bench.step()
@@ -43,49 +43,91 @@ def check_pace(bench: Bench, works: Sequence[Work]) -> None:
     )
 
 
-def soak(bench: Bench, works: Sequence[Work], seconds: float) -> None:
+def soak(bench: Bench, works: Sequence[SteadyWork], seconds: float) -> None:
     """Work for so long: every result is the first one again, bit by bit, and speed does not drop.
 
-    The gang sums in between, where there are others.
+    The gang sums in between, where there are others. Without `seconds` it is said that none is
+    tried.
     """
     if seconds <= 0:
+        bench.say("soak", "none", SKIPPED, note="not tried at this depth (--soak SECONDS)")
         return
-    wanted, rates, rounds, wrong, sums = _do(works), [], 0, 0, 0
+    pieces, rates, rounds, sums = [_SoakedWork(work) for work in works], [], 0, 0
     began = time.perf_counter()
     while bench.group.sum(_on(bench, time.perf_counter() - began < seconds)).item() > 0:
         count, since = 0, time.perf_counter()
         while time.perf_counter() - since < _ROUND_SECONDS:
-            wrong += _differ(_do(works), wanted)
+            for piece in pieces:
+                piece.repeat()
             count += 1
         rates.append(count / (time.perf_counter() - since))
         rounds += count
         sums += not _summed(bench)
         bench.step()
-    strange = sum(not bool(result.isfinite().all()) for result in wanted)
     some = max(len(rates) // 4, 1)
     drop = median(rates[:some]) / max(median(rates[-some:]), 1e-9) if rates else 1.0
-    status, note = PASSED, ""
-    if strange:
-        status, note = (
-            FAILED,
-            f"{strange} of {len(wanted)} results are no finite numbers",
-        )
-    elif (
-        wrong > _NEARLY_ALL * rounds and not sums
-    ):  # a fault comes now and then: this is how it adds up
-        status, note = LIMITED, f"{wrong} of {rounds} results are others: no bit tells a fault"
-    elif wrong or sums:
-        status = FAILED
-        note = (
-            f"{wrong} of {rounds} results differ from the first, {sums} sums of the gang are wrong"
-        )
-    elif bench.real and drop > _SLOWER:
+    status, note = _judged(pieces, rounds, sums)
+    if status == PASSED and bench.real and drop > _SLOWER:
         status, note = LIMITED, f"{drop:.2f} times slower in the end"
     bench.say("soak", f"{seconds:g} s", status, figure=drop, note=note)
 
 
-def _do(works: Sequence[Work]) -> list[Tensor]:
-    return [result for work in works for result in work()]
+class _SoakedWork:
+    """A piece of work, and how often it gave something else than at first."""
+
+    def __init__(self, work: SteadyWork) -> None:
+        self._work = work
+        self._first = work()
+        self._last: list[Tensor] | None = None  # of those that differ from the first
+        self.wrong, self.alike, self.inexact = 0, 0, int(self._is_inexact(self._first))
+        self.strange = sum(not bool(result.isfinite().all()) for result in self._first)
+
+    def repeat(self) -> None:
+        """Do the work once more."""
+        results = self._work()
+        self.inexact += self._is_inexact(results)
+        if not _differ(results, self._first):
+            return
+        self.wrong += 1
+        self.alike += self._last is not None and not _differ(results, self._last)
+        self._last = results
+
+    def is_random(self, rounds: int) -> bool:
+        """Whether results differ so often, and each from the last, that no bit tells a fault."""
+        return self.wrong > _NEARLY_ALL * rounds and not self.alike
+
+    def _is_inexact(self, results: Sequence[Tensor]) -> bool:
+        return bool(self._work.exact) and _differ(results, self._work.exact)
+
+
+def _judged(pieces: Sequence[_SoakedWork], rounds: int, sums: int) -> tuple[str, str]:
+    """Return the status that follows, and what there is to know.
+
+    A kernel that adds up in any order gives another result each time. A chip that is wrong for
+    good gives the same wrong one again, and is wrong in products that are known.
+    """
+    strange = sum(piece.strange for piece in pieces)
+    inexact = sum(piece.inexact for piece in pieces)
+    wrong = [piece for piece in pieces if piece.wrong]
+    if strange:
+        return FAILED, f"{strange} results are no finite numbers"
+    if inexact:
+        return FAILED, f"{inexact} products of whole numbers are wrong, in {rounds} rounds"
+    faults = [piece for piece in wrong if not piece.is_random(rounds)]
+    most = max((piece.wrong for piece in faults or wrong), default=0)
+    if faults or sums:
+        differ = f"{most} of {rounds} results differ from the first"
+        alike = max((piece.alike for piece in faults), default=0)
+        again = f", {alike} of them as one before did" if alike else ""
+        return FAILED, f"{differ}{again}, {sums} sums of the gang are wrong"
+    if wrong:
+        return LIMITED, f"{most} of {rounds} results are others: no bit tells a fault"
+    return PASSED, ""
+
+
+def _do(works: Sequence[SteadyWork]) -> None:
+    for work in works:
+        work()
 
 
 def _differ(results: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
@@ -103,5 +145,8 @@ def _summed(bench: Bench) -> bool:
 
 
 def _on(bench: Bench, more: bool) -> torch.Tensor:  # noqa: FBT001 - one truth value
-    """Return whether to go on, as rank 0 says; the others add nothing to its word."""
-    return torch.tensor([float(more and bench.ctx.rank == 0)], device=bench.device)
+    """Return whether to go on, as rank 0 says; the others add nothing to its word.
+
+    It is on the host: what is said so goes by gloo, whatever the chips' links do.
+    """
+    return torch.tensor([float(more and bench.ctx.rank == 0)])

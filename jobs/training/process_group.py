@@ -76,7 +76,7 @@ class ProcessGroup:
         return DistributedDataParallel(
             model,
             device_ids=ids,
-            find_unused_parameters=not self.all(torch.tensor(used, device=self.device)),
+            find_unused_parameters=not self.all(torch.tensor(used)),
             forward_sync_buffers=False,
             gradient_as_bucket_view=True,
         )
@@ -137,7 +137,11 @@ class ProcessGroup:
         return tuple(map(sum, zip(*gathered[:: self._together], strict=True)))
 
     def all(self, true: torch.Tensor) -> bool:
-        """Whether `true` (bool, one element) is so in all workers; every worker must call it."""
+        """Whether `true` (bool, one element) is so in all workers; every worker must call it.
+
+        It goes by the backend of what holds `true`. What is asked in each step stays on the chip,
+        which would wait for the host; all else is asked on the host.
+        """
         if self.size == 1:
             return bool(true)
         worst = true.logical_not().to(torch.int32)
@@ -173,10 +177,10 @@ class ProcessGroup:
         return room[0]
 
     def agree(self, step: int) -> int:
-        """Return `step`, or fail where the workers don't all say the same."""
+        """Return `step`, or fail where the workers don't all say the same, on the host."""
         if self.size == 1:
             return step
-        both = torch.tensor([step, -step], dtype=torch.int64, device=self.device)
+        both = torch.tensor([step, -step], dtype=torch.int64)
         dist.all_reduce(both, op=dist.ReduceOp.MAX)
         newest, oldest = int(both[0]), -int(both[1])
         if newest != oldest:

@@ -196,7 +196,7 @@ class Trainer:
             FloatingPointError: It is not.
         """
         group = self.stepper.group
-        if not group.all(torch.tensor(self.snapshots.finite(), device=group.device)):
+        if not group.all(torch.tensor(self.snapshots.finite())):
             raise FloatingPointError(
                 f"a weight, or what the optimizer holds, is no number after step "
                 f"{self.state.step}: this state is not saved"

@@ -132,3 +132,14 @@ def test_what_stands_in_for_a_chip_counts_none_and_one_worker_of_a_node_looks(
         assert [one.status for one in bench.findings] == [SKIPPED, SKIPPED][
             context.local_rank * 2 :
         ]
+
+
+def test_counters_that_no_command_tells_are_a_limit_of_a_chip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bench, "real", property(lambda _: True))
+    bench = Bench(LocalContext(folder=tmp_path))
+    with watched(bench, [], ""):
+        pass
+    assert [one.status for one in bench.findings] == [LIMITED]
+    assert "no command is known" in bench.findings[0].note

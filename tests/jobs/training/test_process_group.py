@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from jobs.pretraining import pretrain
+from jobs.qualification.bench import Bench
+from jobs.qualification.pace import soak
 from jobs.training.order import Order
-from tests.jobs.local_context import LocalContext
+from tests.jobs.local_context import EMULATED, LocalContext
 from tests.jobs.recipes import SHORT
 from tests.jobs.test_pretraining import close, train_gang, weights
 from tests.jobs.training.test_skipping import BATCH, without_labels
@@ -32,6 +38,20 @@ PARTLY_USED = {
     "qk_rope_head_dim": 8,
     "sliding_window": 8,
 }
+
+
+def test_what_is_not_of_a_step_is_agreed_upon_on_the_host(tmp_path: Path) -> None:
+    """A device of which nothing can be read stands for chips whose links are not asked."""
+    dist.init_process_group("fake", rank=1, world_size=3, store=FakeStore())
+    chips = replace(EMULATED, device="meta")
+    ctx = LocalContext(folder=tmp_path, rank=1, world_size=3, hardware=chips)
+    bench = Bench(ctx)
+    try:
+        assert bench.group.agree(40) == 40
+        assert bench.group.all(torch.tensor(True))  # noqa: FBT003 - as a tensor
+        soak(bench, [], 0.01)
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.slow
