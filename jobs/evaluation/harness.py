@@ -8,18 +8,17 @@ cache.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines import EMBEDDED
 from jobs.engines.border import attempt
+from jobs.evaluation.aggregates import ends_of
 from jobs.evaluation.answer_table import NAME, table
-from jobs.evaluation.intervals import interval
 from jobs.evaluation.respondents import client_of, open_engine, reached
 from orchestrator.job import JobContext, Metrics
 
@@ -190,7 +189,7 @@ def _reached(what: str, act: Callable[[], Any]) -> Any:  # noqa: ANN401 - as it 
 def _record(ctx: JobContext, results: Mapping[str, Any]) -> dict[str, float]:
     """Keep what lm-eval says, show a table of it, and return its figures."""
     samples: Mapping[str, Sequence[Mapping[str, Any]]] = results["samples"]
-    values = dict(_figures(results["results"], samples))
+    values = dict(_figures(results))
     ctx.metrics(values, step=0)
     ctx.report(
         NAME, table([_row(task, sample) for task, all_ in samples.items() for sample in all_])
@@ -206,27 +205,49 @@ def _record(ctx: JobContext, results: Mapping[str, Any]) -> dict[str, float]:
     return values
 
 
-def _figures(
-    results: Mapping[str, Mapping[str, Any]],
-    samples: Mapping[str, Sequence[Mapping[str, Any]]],
-) -> Iterator[tuple[str, float]]:
-    """Yield each figure of each task by its name; of means, also between what they surely are."""
-    for task, figures in results.items():
+def _figures(results: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield each figure of each task and group by its name, and between what it surely is."""
+    samples, groups = results["samples"], results.get("group_subtasks", {})
+    for task, figures in results["results"].items():
         for label, value in figures.items():
             metric, _, kind = label.partition(",")
             if not kind or metric.endswith("_stderr") or not isinstance(value, int | float):
                 continue
             name = f"lm_eval/{task}/{metric}" + ("" if kind == "none" else f"/{kind}")
             yield name, float(value)
-            each = [
-                float(sample[metric])
-                for sample in samples.get(task, ())
-                if sample["filter"] == kind and isinstance(sample.get(metric), bool | int | float)
-            ]
-            if each and math.isclose(math.fsum(each) / len(each), value, abs_tol=1e-9):
-                low, high = interval(each)
-                yield f"{name}_low", low
-                yield f"{name}_high", high
+            each = (
+                _of_questions(samples.get(leaf, ()), metric, kind)
+                for leaf in _leaves(task, groups)
+            )
+            ends = ends_of(float(value), [pairs for pairs in each if pairs])
+            if ends:
+                yield f"{name}_low", ends[0]
+                yield f"{name}_high", ends[1]
+
+
+def _leaves(task: str, groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield the tasks of a group, or the task itself."""
+    if task not in groups:
+        yield task
+    for child in groups.get(task, ()):
+        yield from _leaves(child, groups)
+
+
+def _of_questions(
+    samples: Sequence[Mapping[str, Any]], metric: str, kind: str
+) -> list[tuple[float, float]]:
+    """Return a metric of each question, and what it counts: 1, or its words or bytes."""
+    values = [sample.get(metric) for sample in samples if sample["filter"] == kind]
+    pairs = [(value, 1.0) if isinstance(value, bool | int | float) else value for value in values]
+    return [(float(pair[0]), float(pair[1])) for pair in pairs if _is_pair(pair)]
+
+
+def _is_pair(value: object) -> TypeGuard[Sequence[float]]:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2  # noqa: PLR2004 - a pair
+        and all(isinstance(number, bool | int | float) for number in value)
+    )
 
 
 def _row(task: str, sample: Mapping[str, Any]) -> dict[str, object]:

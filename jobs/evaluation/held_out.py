@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Literal
 
 import torch
 
-from jobs.data.dataset import RowSource, read_examples, read_facts, write_lines
+from jobs.data.dataset import (
+    IGNORE,
+    RowBatch,
+    RowSource,
+    read_examples,
+    read_facts,
+    write_lines,
+)
 from jobs.data.splits import TEST
 from jobs.data.tokens.training_data import open_rows, rows_config
 from jobs.engines import EMBEDDED
 from jobs.engines.weights import load
 from jobs.evaluation.answer_table import NAME, table
-from jobs.evaluation.intervals import majority, pass_at_k, with_interval
+from jobs.evaluation.intervals import majority, pass_at_k, ratio_interval, with_interval
 from jobs.evaluation.respondents import (
     Ask,
     EndpointRespondent,
@@ -28,7 +35,7 @@ from jobs.evaluation.respondents import (
     Respondent,
 )
 from jobs.evaluation.scorers import Scorer, scores
-from jobs.training.loss import TokenLoss, mean_nll
+from jobs.training.loss import TokenLoss, nll
 from jobs.training.order import mix
 from jobs.training.process_group import ProcessGroup
 from jobs.training.step import wants_bf16
@@ -134,11 +141,29 @@ def _likelihood(
     bf16: bool,
 ) -> dict[str, float]:
     """Return loss and perplexity over the tokens to be learnt; nothing where there are none."""
-    model = load(ctx.inputs["model"], torch.float32, ctx.device)
-    loss = mean_nll(TokenLoss(model, bf16=bf16), table, parts, group)
-    if loss is None:
+    loss = TokenLoss(load(ctx.inputs["model"], torch.float32, ctx.device), bf16=bf16)
+    mine = [pair for part in parts for pair in _of_rows(loss, table.read(part), group.device)]
+    gathered = [pair for text in group.gather(json.dumps(mine)) for pair in json.loads(text)]
+    texts = [(total, count) for total, count in gathered if count]
+    if not texts:
         return {}
-    return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, _MOST_NATS))}
+    totals, counts = zip(*texts, strict=True)
+    ends = zip(("_low", "_high"), ratio_interval(totals, counts), strict=True)
+    losses = {"": math.fsum(totals) / sum(counts), **dict(ends)}
+    return {
+        **{f"eval/loss{end}": value for end, value in losses.items()},
+        **{f"eval/perplexity{end}": math.exp(min(n, _MOST_NATS)) for end, n in losses.items()},
+    }
+
+
+@torch.no_grad()
+def _of_rows(
+    loss: TokenLoss, batch: RowBatch, device: torch.device
+) -> Iterator[tuple[float, int]]:
+    """Yield of each row its summed loss, nats, and how many tokens are to be learnt."""
+    losses = nll(loss, batch, device=device, by_row=True).tolist()
+    counts = (batch.labels[:, 1:] != IGNORE).sum(1).tolist()
+    yield from zip(losses, counts, strict=True)
 
 
 def _respondent(
@@ -195,8 +220,8 @@ def _figures(predictions: Sequence[Prediction], pass_at: Sequence[int]) -> dict[
             for prediction, marks in zip(predictions, right, strict=True)
         ]
         values |= with_interval("eval/majority", voted)
-    total = math.fsum(score for prediction in predictions for score in prediction["scores"])
-    values["eval/score"] = total / max(sum(map(len, right)), 1)
+    means = [math.fsum(each["scores"]) / len(each["scores"]) for each in predictions]
+    values |= with_interval("eval/score", means)
     return {**values, "eval/examples": float(len(predictions))}
 
 

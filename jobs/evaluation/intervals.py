@@ -1,8 +1,8 @@
 """Shares of right answers, and between what they surely are: intervals of 95 %.
 
 Of values that are all 0 or 1 the interval is Wilson's (1927); of others (a share of several
-answers, a score) it is from the 2.5th to the 97.5th percentile of the means of questions drawn
-anew (Efron's bootstrap).
+answers, a score, a loss) it is from the 2.5th to the 97.5th percentile of what questions or texts
+drawn anew give (Efron's bootstrap).
 """
 
 from __future__ import annotations
@@ -11,8 +11,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
+
+Places: TypeAlias = npt.NDArray[np.int64]
+Values: TypeAlias = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
 _Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
@@ -44,8 +49,50 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     if all(value in {0.0, 1.0} for value in values):
         return wilson(sum(value == 1.0 for value in values), len(values))
     sample = np.asarray(values, np.float64)
-    drawn = np.random.default_rng(0).integers(len(sample), size=(_ROUNDS, len(sample)))
-    low, high = np.quantile(sample[drawn].mean(1), (0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2))
+    return _ends(sample[_drawn(len(sample))].mean(1))
+
+
+def ratio_interval(totals: Sequence[float], counts: Sequence[float]) -> tuple[float, float]:
+    """Return between what the sum of `totals` over that of `counts` is, of other texts.
+
+    Both are of each text, as its loss and its tokens; all counts are above 0.
+    """
+    drawn = _drawn(len(totals))
+    sums = (np.asarray(each, np.float64)[drawn].sum(1) for each in (totals, counts))
+    return _ends(np.divide(*sums))
+
+
+def strata_interval(
+    strata: Sequence[Sequence[float]], *, by_size: bool = True
+) -> tuple[float, float]:
+    """Return between what the mean over several tasks is, each drawn by itself.
+
+    It is that of all questions, or without `by_size` that of the tasks' means. Of right and wrong
+    it is made of the tasks' own intervals, by the method of variance estimates recovery (Zou and
+    Donner, 2008): drawn anew, tasks that are all right would be so for sure.
+    """
+    shares = np.asarray([len(values) if by_size else 1 for values in strata], np.float64)
+    weights = shares / shares.sum()
+    means = np.asarray([math.fsum(values) / len(values) for values in strata])
+    if all(value in {0.0, 1.0} for values in strata for value in values):
+        ends = np.asarray([interval(values) for values in strata])
+        off = np.sqrt((weights**2) @ (ends - means[:, None]) ** 2)
+        middle = float(weights @ means)
+        return middle - float(off[0]), middle + float(off[1])
+    generator = np.random.default_rng(0)
+    samples = [np.asarray(values, np.float64) for values in strata]
+    drawn = [values[_drawn(len(values), generator)].mean(1) for values in samples]
+    return _ends(weights @ np.stack(drawn))
+
+
+def _drawn(count: int, generator: np.random.Generator | None = None) -> Places:
+    """Return the places of questions drawn anew, of so many [rounds, count]."""
+    draws = generator or np.random.default_rng(0)
+    return draws.integers(count, size=(_ROUNDS, count))
+
+
+def _ends(values: Values) -> tuple[float, float]:
+    low, high = np.quantile(values, (0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2))
     return float(low), float(high)
 
 

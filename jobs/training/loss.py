@@ -39,19 +39,28 @@ class TokenLoss(nn.Module):
         self.bf16 = bf16
         self._most = most
 
-    def forward(self, tokens: Tensor, labels: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        labels: Tensor,
+        positions: Tensor | None = None,
+        *,
+        by_row: bool = False,
+    ) -> Tensor:
         """Return the summed negative log-likelihood of `labels`, nats; all are [rows, width].
 
         Label i belongs to the token after token i; `IGNORE` is none. Positions that begin anew
-        within a row are those of several documents.
+        within a row are those of several documents. With `by_row` it is that of each row [rows].
         """
+        sum_up = _each if by_row else _summed
         head = _head_of(self.model)
         if head is None or tokens.numel() * head.out_features <= self._most or not self._splits:
             scores = forward(self.model, tokens, positions, bf16=self.bf16)
-            return _summed(scores.flatten(0, 1), labels.flatten())
+            losses = sum_up(scores.flatten(0, 1), labels.flatten())
+            return losses.reshape(labels.shape).sum(1) if by_row else losses
 
         def part(last: Tensor, wanted: Tensor) -> Tensor:
-            return _summed(head(last), wanted)
+            return sum_up(head(last), wanted)
 
         with autocast(tokens.device, bf16=self.bf16):
             inputs = _inputs(tokens, positions)
@@ -59,7 +68,9 @@ class TokenLoss(nn.Module):
             size = max(1, self._most // head.out_features)
             pairs = zip(torch.split(last, size), torch.split(labels.flatten(), size), strict=True)
             parts = [checkpoint(part, *pair, use_reentrant=False) for pair in pairs]
-        return torch.stack(parts).sum()
+        return (
+            torch.cat(parts).reshape(labels.shape).sum(1) if by_row else torch.stack(parts).sum()
+        )
 
     def settle(self) -> None:
         """Find out how the loss is summed: all workers that share a model do so at once."""
@@ -88,14 +99,19 @@ def forward(
     return scores
 
 
-def nll(loss: nn.Module, batch: RowBatch, *, device: torch.device) -> Tensor:
-    """Return the summed loss of some rows, by a `TokenLoss` or one that a gang has wrapped."""
+def nll(loss: nn.Module, batch: RowBatch, *, device: torch.device, by_row: bool = False) -> Tensor:
+    """Return the summed loss of some rows, by a `TokenLoss` or one that a gang has wrapped.
+
+    With `by_row`, of a `TokenLoss`, it is that of each row [rows].
+    """
     tokens = batch.tokens[:, :-1].to(device, torch.int64)
     labels = batch.labels[:, 1:].to(device, torch.int64)
+    more = {"by_row": True} if by_row else {}
     if batch.positions is None:
-        total: Tensor = loss(tokens, labels)
+        total: Tensor = loss(tokens, labels, **more)
         return total
-    apart: Tensor = loss(tokens, labels, batch.positions[:, :-1].to(device, torch.int64))
+    places = batch.positions[:, :-1].to(device, torch.int64)
+    apart: Tensor = loss(tokens, labels, places, **more)
     return apart
 
 
@@ -156,6 +172,10 @@ def _inputs(tokens: Tensor, positions: Tensor | None) -> dict[str, Tensor]:
 
 def _summed(scores: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(scores.float(), labels, ignore_index=IGNORE, reduction="sum")
+
+
+def _each(scores: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(scores.float(), labels, ignore_index=IGNORE, reduction="none")
 
 
 def _head_of(model: Any) -> nn.Linear | None:  # noqa: ANN401 - any model

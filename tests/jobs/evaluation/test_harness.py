@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,26 @@ def test_an_engine_scores_as_lm_evals_own_backend(context: LocalContext, tasks: 
     right = round(told["lm_eval/chosen/acc"] * QUESTIONS)
     low, high = (told[f"lm_eval/chosen/acc_{end}"] for end in ("low", "high"))
     assert (low, high) == wilson(right, QUESTIONS)
+    for name in ("word_perplexity", "byte_perplexity", "bits_per_byte"):
+        value, low, high = (told[f"lm_eval/read/{name}{end}"] for end in ("", "_low", "_high"))
+        assert low < value < high
     assert context.points == [(0, told)]
+
+
+def test_a_group_has_the_interval_of_all_its_tasks(
+    context: LocalContext, tasks: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(tasks, own)
+    again = (own / "chosen.yaml").read_text().replace("task: chosen", "task: again")
+    (own / "again.yaml").write_text(again)
+    group = "group: both\ntask: [chosen, again]\naggregate_metric_list: [{metric: acc}]\n"
+    (own / "both.yaml").write_text(group)
+    told = evaluate(context, tasks=["both"], include_path=str(own))
+    value, low, high = (told[f"lm_eval/both/acc{end}"] for end in ("", "_low", "_high"))
+    alone = [told[f"lm_eval/chosen/acc_{end}"] for end in ("low", "high")]
+    assert low <= value <= high
+    assert high - low < alone[1] - alone[0]
 
 
 def test_an_endpoint_scores_as_lm_evals_own_backend(

@@ -46,6 +46,12 @@ def test_perplexity_is_that_of_the_loss(evaluated: LocalContext) -> None:
 
     assert 0 < told["eval/loss"] < 6
     assert told["eval/perplexity"] == pytest.approx(math.exp(told["eval/loss"]))
+    for end in ("_low", "_high"):
+        loss = told[f"eval/loss{end}"]
+        assert told[f"eval/perplexity{end}"] == pytest.approx(math.exp(loss))
+        assert abs(loss - told["eval/loss"]) < 0.5
+    assert told["eval/loss_low"] < told["eval/loss"] < told["eval/loss_high"]
+    assert told["eval/score_low"] <= told["eval/score"] <= told["eval/score_high"]
     assert evaluated.points == [(0, told)]
 
 
@@ -154,7 +160,7 @@ def test_an_endpoint_answers_as_the_engine_does(
     assert told == {
         name: value
         for name, value in evaluated.result.items()
-        if name not in {"eval/loss", "eval/perplexity"}
+        if not name.startswith(("eval/loss", "eval/perplexity"))
     }
     assert ctx.done == (24, 24)
 
@@ -205,5 +211,6 @@ def test_plain_text_has_a_loss_and_no_accuracy(tmp_path: Path) -> None:
     )
     told = evaluate(ctx, examples=8)
 
-    assert set(told) == {"eval/loss", "eval/perplexity"}
+    ends = ("", "_low", "_high")
+    assert set(told) == {f"eval/{name}{end}" for name in ("loss", "perplexity") for end in ends}
     assert not (ctx.output / "predictions.jsonl").exists()

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jobs.evaluation.intervals import interval, majority, pass_at_k, wilson, with_interval
+from jobs.evaluation.aggregates import ends_of
+from jobs.evaluation.intervals import (
+    interval,
+    majority,
+    pass_at_k,
+    ratio_interval,
+    strata_interval,
+    wilson,
+    with_interval,
+)
 
 
 def test_pass_at_k_is_the_share_of_all_choices_of_k_answers_with_a_right_one() -> None:
@@ -55,6 +64,63 @@ def test_the_interval_of_shares_is_that_of_scipy() -> None:
     ).confidence_interval
     assert interval(values.tolist()) == pytest.approx((theirs.low, theirs.high), abs=0.004)
     assert interval(values.tolist()) == interval(values.tolist())
+
+
+def test_the_interval_of_a_ratio_is_that_of_scipy_over_texts_of_any_length() -> None:
+    draws = np.random.default_rng(3)
+    counts = draws.integers(1, 50, 200)
+    totals = counts * (2.0 + draws.random(200))
+    theirs = scipy.stats.bootstrap(
+        (totals, counts),
+        lambda one, other, axis: one.sum(axis) / other.sum(axis),
+        method="percentile",
+        paired=True,
+        vectorized=True,
+        n_resamples=5000,
+        rng=2,
+    ).confidence_interval
+    found = ratio_interval(totals.tolist(), counts.tolist())
+    assert found == pytest.approx((theirs.low, theirs.high), abs=0.006)
+
+
+@pytest.mark.parametrize("by_size", [True, False])
+def test_the_interval_over_tasks_is_as_wide_as_they_are_drawn_each_by_itself(
+    by_size: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    draws = np.random.default_rng(5)
+    strata = [draws.normal(mean, 1.0, size) for mean, size in ((0.0, 400), (9.0, 100))]
+    weights = np.array([0.8, 0.2] if by_size else [0.5, 0.5])
+    errors = np.array([values.std() / len(values) ** 0.5 for values in strata])
+    half = 1.96 * float(np.sqrt((weights**2 * errors**2).sum()))
+    middle = float((weights * [values.mean() for values in strata]).sum())
+    found = strata_interval([values.tolist() for values in strata], by_size=by_size)
+    assert found == pytest.approx((middle - half, middle + half), abs=0.15 * half)
+
+
+def test_the_interval_of_one_task_is_its_own_and_of_equal_halves_nearly_that_of_both() -> None:
+    for right in (0, 7, 20):
+        values = [1.0] * right + [0.0] * (20 - right)
+        assert strata_interval([values]) == pytest.approx(wilson(right, 20))
+    halves = strata_interval([[1.0, 0.0] * 100] * 2)
+    assert halves == pytest.approx(wilson(200, 400), abs=0.001)
+
+
+def test_figures_of_a_harness_have_the_interval_of_what_makes_them() -> None:
+    likelihoods = [(-3.0, 2.0), (-8.0, 5.0), (-2.5, 1.0), (-9.0, 4.0)]
+    mean = sum(value for value, _ in likelihoods) / 12.0
+    low, high = ratio_interval(*zip(*likelihoods, strict=True))
+    for kind in (lambda one: one, lambda one: np.exp(-one), lambda one: -one / np.log(2)):
+        expected = tuple(sorted((kind(low), kind(high))))
+        assert ends_of(kind(mean), [likelihoods]) == pytest.approx(expected)
+    right = [[(1.0, 1.0)] * 3, [(0.0, 1.0)] * 9]
+    for mean in (0.25, 0.5):  # of all questions, and of the tasks' means
+        ends = ends_of(mean, right)
+        assert ends is not None
+        assert 0 < ends[0] < mean < ends[1] < 1
+    assert ends_of(0.2, [[(0.1, 1.0)], [(0.3, 1.0)]]) == pytest.approx((0.2, 0.2))
+    assert ends_of(1.0, right[:1]) == wilson(3, 3)
+    assert ends_of(0.3, right) is None
+    assert ends_of(0.5, []) is None
 
 
 def test_nothing_is_known_of_no_answers() -> None:

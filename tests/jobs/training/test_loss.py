@@ -128,6 +128,16 @@ def test_scores_of_many_tokens_are_never_held_at_once(architecture: str) -> None
     )
 
 
+@pytest.mark.parametrize("most", [MOST, 2**26])
+@pytest.mark.parametrize("architecture", TYPES)
+def test_the_loss_of_each_row_is_that_of_the_row_alone(architecture: str, most: int) -> None:
+    loss, batch = TokenLoss(build(architecture).eval(), most=most), rows().read(torch.arange(6))
+    with torch.no_grad():
+        each = nll(loss, batch, device=CPU, by_row=True)
+        alone = [nll(loss, batch[row : row + 1], device=CPU) for row in range(6)]
+    torch.testing.assert_close(each, torch.stack(alone))
+
+
 def test_a_gang_trains_by_the_same_loss(tmp_path: Path) -> None:
     alone, shared, data = build("llama"), build("llama"), rows()
     nll(TokenLoss(alone, most=MOST), data.read(torch.arange(6)), device=CPU).backward()
