@@ -250,7 +250,8 @@ class Inspector(Protocol):
         Names are those of transformers' parameters. A weight is a matrix (its last dimension is
         the columns, all others are rows; a vector is one row), a block 128 of both, or what is
         left at the end. By `NAME` the norms of the blocks, by rows; by `NAME:rows` those of strips
-        of whole rows, one a line, but for vectors: as many rows as have 128 weights together.
+        of whole rows, one a line, but for vectors: as many rows as have 128 weights together. What
+        else is compared has names of its own: `jobs.parity.weight_norms.norms` says which.
         """
         ...
 

@@ -30,7 +30,7 @@ from jobs.engines.scheduler import PATIENCE, Scheduler
 from jobs.engines.scoring import check_text, follow
 from jobs.engines.type_limits import check_type, context_of, vocabulary_of
 from jobs.engines.weights import changed, check_alike, check_tokenizer, load, shape, types
-from jobs.parity.weight_norms import norms
+from jobs.parity.weight_norms import norms, plain
 from orchestrator.engine import Piece, Prompt, Sampling, Score
 from orchestrator.job import Hardware
 
@@ -178,7 +178,7 @@ class EmbeddedEngine:
 
     def norms(self) -> Mapping[str, Sequence[Sequence[float]]]:
         """Return the norms of the blocks of the weights that serve, as `Inspector` says."""
-        return {name: blocks.tolist() for name, blocks in norms(self._model).items()}
+        return plain(norms(self._model))
 
     def experts(self, tokens: Sequence[int], begin: int) -> Sequence[Sequence[Sequence[int]]]:
         """Return which experts are chosen for each token from `begin` on; see `Inspector`."""

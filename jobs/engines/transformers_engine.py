@@ -17,7 +17,7 @@ from jobs.engines.routing import by_token, recorded
 from jobs.engines.scoring import check_text, score_of
 from jobs.engines.type_limits import check_type, context_of, vocabulary_of
 from jobs.engines.weights import load, types
-from jobs.parity.weight_norms import norms
+from jobs.parity.weight_norms import norms, plain
 from orchestrator.engine import Piece, Sampling, Score
 from orchestrator.job import Hardware
 
@@ -85,7 +85,7 @@ class TransformersEngine:
 
     def norms(self) -> Mapping[str, Sequence[Sequence[float]]]:
         """Return the norms of the blocks of the weights that serve, as `Inspector` says."""
-        return {name: blocks.tolist() for name, blocks in norms(self._model).items()}
+        return plain(norms(self._model))
 
     def experts(self, tokens: Sequence[int], begin: int) -> Sequence[Sequence[Sequence[int]]]:
         """Return which experts are chosen for each token from `begin` on; see `Inspector`."""

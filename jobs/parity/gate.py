@@ -307,7 +307,9 @@ def _changes(
         plain, _ = furthest(reference.norms, weights.norms, codes, figure=figure)
         ctx.log(f"{figure} of {weights.source}: {change:.3g}, most in {name}")
         changes |= {figure: change, of_plain: plain}
-    return changes
+    change, name = furthest(reference.norms, weights.norms, figure="groups")
+    ctx.log(f"groups of {weights.source}: {change:.3g} octaves, most in {name}")
+    return {**changes, "groups": change}
 
 
 def _metrics(

@@ -24,7 +24,7 @@ from jobs.parity.comparison import NAMES, Comparison, Responses, arrays
 from jobs.parity.distances import right
 from jobs.parity.questions import Question
 from jobs.parity.tokenizer_parts import Digests
-from jobs.parity.weight_norms import Norms
+from jobs.parity.weight_norms import GROUPS, ROWS, Norms
 from orchestrator.engine import Score
 
 FACTS_NAME = "reference.json"
@@ -156,11 +156,13 @@ def read(folder: Path) -> Reference:
     path = folder / FACTS_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r} is no reference pass: it has no {FACTS_NAME}")
-    facts = json.loads(path.read_text("utf-8"))
-    lacking = next((name for name in _LATER if name not in facts), None)
+    facts, kept = json.loads(path.read_text("utf-8")), load_file(folder / NORMS_NAME)
+    lacking = [words for name, words in _LATER.items() if name not in facts]
+    if any(f"{name.removesuffix(ROWS)}{GROUPS}" not in kept for name in kept if ROWS in name):
+        lacking.append("largest weights of groups")
     if lacking:
         raise ValueError(
-            f"the reference pass in {str(folder)!r} has no {_LATER[lacking]}, an earlier version "
+            f"the reference pass in {str(folder)!r} has no {lacking[0]}, an earlier version "
             f"made it: make it anew (orchestrator rerun RUN reference)"
         )
     questions = tuple(_question(fields) for fields in facts.pop("questions"))
@@ -178,7 +180,7 @@ def read(folder: Path) -> Reference:
         scores=_scores(tensors, questions),
         experts=_experts(tensors, questions),
         floor=_floor(load_file(folder / FLOOR_NAME), facts.pop("floor")),
-        norms=load_file(folder / NORMS_NAME),
+        norms=kept,
         **facts,
     )
 

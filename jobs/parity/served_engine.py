@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.weights import load
@@ -19,7 +18,7 @@ from jobs.parity.distances import right
 from jobs.parity.questions import Question
 from jobs.parity.reading import Chat, Reference
 from jobs.parity.reference import rendered
-from jobs.parity.weight_norms import Norms, norms
+from jobs.parity.weight_norms import Norms, norms, of_plain
 from orchestrator.engine import Sampling, Score
 
 ENGINE, FOLDER = "the engine, as it has loaded them", "the folder, as this product reads it"
@@ -71,9 +70,7 @@ class ServedEngine:
     def weights(self) -> ServedNorms:
         """Return what can be read of the weights: of the engine, where it tells."""
         if hasattr(self._engine, "norms"):
-            blocks: Mapping[str, Sequence[Sequence[float]]] = self._engine.norms()
-            tensors = {name: torch.tensor(rows) for name, rows in blocks.items()}
-            return ServedNorms(norms=tensors, source=ENGINE)
+            return ServedNorms(norms=of_plain(self._engine.norms()), source=ENGINE)
         return ServedNorms(norms=norms(load(self._folder, "auto", "cpu")), source=FOLDER)
 
     def other_texts(self, reference: Reference) -> int:

@@ -98,6 +98,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "unquantized_rows": "the same of the weights that are not quantized",
         "sums": "largest change of a signed sum of a row or column, as a share of its norm",
         "unquantized_sums": "the same of the weights that are not quantized",
+        "groups": "largest change of the largest of 32 weights of a row, in octaves",
         "top1": "share of places with the same likeliest token",
         "flips": "share of places where the reference is sure of a token and the model of another",
         "kl_mean": "mean KL divergence, nats",
@@ -113,7 +114,8 @@ LEAST = frozenset({"top1", "greedy"})
 EXACT = frozenset({"nan", "tokenizer", "template", "ends", "config", "generation", "record"})
 # Of these there is no floor.
 ABSOLUTE = frozenset(
-    {"weights", "rows", "sums", "unquantized", "unquantized_rows", "unquantized_sums", "top1"}
+    {"weights", "rows", "sums", "unquantized", "unquantized_rows", "unquantized_sums"}
+    | {"groups", "top1"}
 )
 
 

@@ -11,14 +11,18 @@ What keeps each norm, as a row of another sign or two columns that are exchanged
 a row's or a column's weights, each weight with a sign drawn at random, once and for all. Whatever
 the weights are, rounding moves a sum by a normal variable as wide as the norm of its errors. Of
 `SUMS` such sums the root of the mean square is beyond 3.7 times that width once in 10^10 rows.
+
+A scale of 32 weights is seen however long the row: of each 32 the largest is kept, as the nearest
+quarter of an octave in a byte. Rounding to 4 bits moves that by one quarter at most.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -31,25 +35,31 @@ SUMS = 4  # of a row or column, each with signs of its own
 # Of a weight's name: the norms of its rows, not of its blocks; the sums of rows and of columns
 # over the norm of a usual one; a vector's own values.
 ROWS, ROW_SUMS, COLUMN_SUMS, VALUES = ":rows", ":row sums", ":column sums", ":values"
+GROUPS = ":groups"  # the largest weights of 32 of a row
 _NOTHING = 1e-12  # a norm that stands for zero
 _SMALL = 0.01  # of the largest: smaller ones are measured by this, for they may round to nothing
 _PIECE = 1 << 22  # weights that are summed at once, in float64
 _LONGEST = 1 << 20  # weights of a vector whose values are kept
 _STACKED = 3
+_GROUP = 32  # weights of a row: what mxfp8 scales together
+_STEPS = 4  # of an octave: one of a byte's codes
+_LOWEST = 48  # octaves below 1, of the code 0
+_BELOW = 12  # octaves below the largest weight: smaller groups are taken for as large
 
 Norms = dict[str, Tensor]
-Figure = Literal["weights", "rows", "sums"]
+Figure = Literal["weights", "rows", "sums", "groups"]
 
 
 @torch.no_grad()
 def norms(model: Any) -> Norms:  # noqa: ANN401 - a transformers model
-    """Return what is kept of each parameter and of each saved buffer, as float32 on the host.
+    """Return what is kept of each parameter and of each saved buffer, on the host.
 
     By its name the norms of its blocks (rows, columns). Of what has rows by its name and `ROWS`
     their norms and the roots of their sums of fourth powers (strips, 2), and by `ROW_SUMS` and
     `COLUMN_SUMS` sums (strips, SUMS + 1), the norm behind the sums. A strip is as many rows, or
-    columns, as have 128 weights, for rounding moves fewer too far. Of a vector by its name and
-    `VALUES` what it holds (1, size).
+    columns, as have 128 weights, for rounding moves fewer too far. By `GROUPS` the codes of the
+    largest of each 32 weights of a row (rows, groups), bytes. Of a vector by its name and `VALUES`
+    what it holds (1, size).
     """
     by_name: Norms = {}
     for name, weight in _weights(model):
@@ -57,6 +67,7 @@ def norms(model: Any) -> Norms:  # noqa: ANN401 - a transformers model
         by_name[name] = _blocks(matrix)
         if len(matrix) > 1:
             by_name[name + ROWS] = _strips(matrix)
+            by_name[name + GROUPS] = _largest(matrix)
             stacked = weight.shape[0] if weight.ndim >= _STACKED else 1
             planes = matrix.reshape(stacked, -1, matrix.shape[1])
             by_name[name + ROW_SUMS] = torch.cat([_sums(plane) for plane in planes])
@@ -64,6 +75,28 @@ def norms(model: Any) -> Norms:  # noqa: ANN401 - a transformers model
         elif matrix.shape[1] <= _LONGEST:
             by_name[name + VALUES] = matrix
     return by_name
+
+
+def plain(kept: Norms) -> Mapping[str, Sequence[Sequence[float]]]:
+    """Return what is kept of weights as an engine tells it: bytes where it is that."""
+    return {
+        name: [bytes(row) for row in tensor.numpy()]
+        if tensor.dtype == torch.uint8
+        else tensor.tolist()
+        for name, tensor in kept.items()
+    }
+
+
+def of_plain(lines: Mapping[str, Sequence[Sequence[float]]]) -> Norms:
+    """Return what an engine tells of its weights, as `plain` has it, as tensors."""
+    return {
+        name: _of_bytes(rows) if rows and isinstance(rows[0], bytes) else torch.tensor(rows)
+        for name, rows in lines.items()
+    }
+
+
+def _of_bytes(rows: Sequence[Any]) -> Tensor:
+    return torch.frombuffer(bytearray().join(rows), dtype=torch.uint8).reshape(len(rows), -1)
 
 
 def furthest(
@@ -77,7 +110,8 @@ def furthest(
 
     `weights` is the relative change of a norm or a vector; `rows` that of a row's sum of squares,
     as a share of the root of its sum of fourth powers; `sums` that of a sum, as a share of the
-    norm of its row or column. `but` names the weights that are passed over.
+    norm of its row or column; `groups` that of the largest of 32 weights, in octaves. `but` names
+    the weights that are passed over.
     """
     changes = (
         (_apart(trained.get(name), served.get(name), name, figure), name)
@@ -90,6 +124,8 @@ def furthest(
 def _counts(name: str, figure: Figure) -> bool:
     if figure == "rows":
         return name.endswith(ROWS)
+    if figure == "groups" or name.endswith(GROUPS):
+        return figure == "groups" and name.endswith(GROUPS)
     return name.endswith((ROW_SUMS, COLUMN_SUMS)) == (figure == "sums")
 
 
@@ -114,7 +150,7 @@ def _apart(trained: Tensor | None, served: Tensor | None, name: str, figure: Fig
     if trained.shape != served.shape or not (trained.isfinite() & served.isfinite()).all():
         return math.inf
     if figure != "weights":
-        return _spread(trained, served) if figure == "rows" else _moved(trained, served)
+        return _MEASURES[figure](trained, served)
     if name.endswith(VALUES):
         return _of_values(trained, served)
     norms_alone = slice(1) if name.endswith(ROWS) else slice(None)
@@ -149,6 +185,22 @@ def _spread(trained: Tensor, served: Tensor) -> float:
     return float((moved / before[:, 1].clamp(min=max(usual, _NOTHING))).max())
 
 
+def _octaves(trained: Tensor, served: Tensor) -> float:
+    """Return by how much the largest weights of groups have changed at most, in octaves.
+
+    Groups that are all but nothing beside the largest weight count as small ones: they may round
+    to nothing.
+    """
+    before, after = trained.int(), served.int()
+    least = max(int(before.max()) - _BELOW * _STEPS, 0)
+    return float((after.clamp(min=least) - before.clamp(min=least)).abs().max()) / _STEPS
+
+
+_MEASURES: Mapping[Figure, Callable[[Tensor, Tensor], float]] = MappingProxyType(
+    {"rows": _spread, "sums": _moved, "groups": _octaves}
+)
+
+
 def _change(trained: Tensor, served: Tensor) -> float:
     least = max(float(trained.max()) * _SMALL, _NOTHING)
     return float(((served - trained).abs() / trained.clamp(min=least)).max())
@@ -169,6 +221,16 @@ def _strips(matrix: Tensor) -> Tensor:
     powers = torch.stack([squares.sum(1), squares.square().sum(1)])
     padded = functional.pad(powers, (0, -len(matrix) % together))
     return padded.reshape(2, -1, together).sum(2).sqrt().T.contiguous()
+
+
+def _largest(matrix: Tensor) -> Tensor:
+    """Return the codes of the largest weights of groups of each row (rows, groups)."""
+    short = -matrix.shape[1] % _GROUP
+    padded = functional.pad(matrix, (0, short)) if short else matrix
+    lowest, highest = padded.reshape(len(matrix), -1, _GROUP).aminmax(dim=-1)
+    octaves = torch.maximum(highest, -lowest).log2()
+    codes = ((octaves + _LOWEST) * _STEPS).round().nan_to_num(nan=255.0)
+    return codes.clamp(0, 255).to(torch.uint8)
 
 
 def _sums(matrix: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from tests.jobs.recipes import SHORT
 PLAIN, QUANTISED = ("fp32", "bf16"), ("fp8", "fp8_ue8m0", "mxfp8", "int8")
 FORMATS = (*PLAIN, *QUANTISED)
 # Faults of quantised formats alone, and of models that have such a tensor.
-SCALED = ("flipped scale", "nothing is named", "static activations")
+SCALED = ("flipped scale", "lost scale", "nothing is named", "static activations")
 NEEDS = {"scaled router": ".gate.weight", "moved bias": "e_score_correction_bias"}
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "llama": {
@@ -217,6 +217,14 @@ def flipped_scale(tensors: Tensors, form: str) -> None:
     tensors[name].view(integers).flatten()[0] ^= 1 << bit
 
 
+def lost_scale(tensors: Tensors, form: str) -> None:
+    """Make one scale so small that nothing is left of its weights."""
+    name = max(name for name in tensors if name.endswith(SCALES))
+    integers, bit = EXPONENTS[tensors[name].element_size()]
+    scales = tensors[name].view(integers).flatten()
+    scales[len(scales) // 2] ^= scales[len(scales) // 2] & (1 << bit + 6)
+
+
 def transposed(tensors: Tensors, form: str) -> None:
     tensors[ATTENTION] = tensors[ATTENTION].T.contiguous()
 
@@ -360,6 +368,7 @@ def stray_file(folder: Path, form: str) -> None:
 
 FAULTS: Mapping[str, Callable[[Path, str], None]] = {
     "flipped scale": in_tensors(flipped_scale),
+    "lost scale": in_tensors(lost_scale),
     "transposed matrix": in_tensors(transposed),
     "truncated exponent": in_tensors(truncated_exponent),
     "missing tensor": in_tensors(missing),

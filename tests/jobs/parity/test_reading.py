@@ -9,9 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
+from jobs.data.dataset import read_facts
 from jobs.parity.comparison import NAMES
-from jobs.parity.reading import FACTS_NAME, read, write
+from jobs.parity.reading import FACTS_NAME, NORMS_NAME, read, write
+from jobs.parity.reference import measure
+from jobs.parity.weight_norms import GROUPS
+from tests.jobs.local_context import LocalContext
 from tests.jobs.parity.conftest import Case
 
 
@@ -65,3 +70,26 @@ def test_a_pass_of_an_earlier_version_is_refused_with_the_way_out(
         read(folder)
     with pytest.raises(FileNotFoundError, match=r"it has no reference\.json"):
         read(tmp_path)
+
+
+def test_a_pass_that_kept_less_of_the_weights_is_refused_likewise(
+    case: Case, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(case.reference, tmp_path / "old"))
+    kept = load_file(folder / NORMS_NAME)
+    less = {name: tensor for name, tensor in kept.items() if not name.endswith(GROUPS)}
+    assert len(less) < len(kept)
+    save_file(less, folder / NORMS_NAME)
+    with pytest.raises(ValueError, match=r"old' has no largest weights of groups.* make it anew"):
+        read(folder)
+
+
+def test_a_split_of_fewer_texts_than_are_asked_for_is_refused_before_anything_is_computed(
+    case: Case, sums: Path, tmp_path: Path
+) -> None:
+    rows = read_facts(sums).rows["test"]
+    ctx = LocalContext(folder=tmp_path, inputs={"data": sums, "model": case.trained})
+    said = f"split 'test' has {rows} texts, questions=5000 are asked for: set questions={rows}, or"
+    with pytest.raises(ValueError, match=said):
+        measure(ctx, questions=5000)
+    assert ctx.done == (0, 0)

@@ -15,7 +15,7 @@ from tests.jobs.parity.test_confidence import TEXTS, compared
 COUNTS = {"nan": 0.0, "tokenizer": 0.0, "template": 0.0, "ends": 0.0, "config": 0.0}
 COUNTS |= {"generation": 0.0, "record": 0.0, "weights": 0.001, "unquantized": 0.001}
 COUNTS |= {"rows": 0.001, "unquantized_rows": 0.001, "top1": 0.9}
-COUNTS |= {"sums": 0.001, "unquantized_sums": 0.001}
+COUNTS |= {"sums": 0.001, "unquantized_sums": 0.001, "groups": 0.25}
 ASKED = Demands(
     limits=LIMITS["bf16"],
     allowances=PARAMS["allowances"]["bf16"],

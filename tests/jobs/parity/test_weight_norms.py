@@ -13,12 +13,15 @@ from jobs.formats.blocks import dequantise, quantise
 from jobs.formats.schemes import SCHEMES
 from jobs.parity.weight_norms import (
     COLUMN_SUMS,
+    GROUPS,
     ROW_SUMS,
     ROWS,
     VALUES,
     Figure,
     furthest,
     norms,
+    of_plain,
+    plain,
 )
 from tests.jobs.parity.conftest import LIMITS
 
@@ -49,6 +52,8 @@ def test_every_element_is_in_one_block_and_in_one_strip_of_rows(
     assert len(found.get("weight" + ROWS, ())) == strips
     whole = made.weight.double().square().sum().item()
     for key, each in found.items():
+        if key.endswith(GROUPS):
+            continue
         if key.endswith((ROW_SUMS, COLUMN_SUMS)):
             each = each[:, -1]  # noqa: PLW2901 - the norms alone
         if key.endswith(ROWS):
@@ -130,6 +135,8 @@ def test_sums_tell_rounding_from_what_keeps_every_norm(form: str, kind: str) -> 
     limit = LIMITS[form]["sums"]
     assert sums_apart(weight, stored) < limit / 2
     assert apart(weight, stored, "rows") < LIMITS[form]["rows"] / 2
+    if LIMITS[form]["groups"] < 64:
+        assert apart(weight, stored, "groups") <= LIMITS[form]["groups"] / 2
     negated = stored.clone()
     negated[3] *= -1
     assert sums_apart(weight, negated) > 2 * limit
@@ -163,3 +170,33 @@ def test_one_scale_of_a_row_s_blocks_shows_beyond_what_rounding_does(factor: flo
     wrong.weight.data[40, 32:64] *= factor
     change, name = furthest(norms(before), norms(wrong), figure="rows")
     assert (change > LIMITS["mxfp8"]["rows"], name) == (True, "weight:rows")
+
+
+@pytest.mark.parametrize("width", [32, 320, 4096, 16384])
+@pytest.mark.parametrize("factor", [2.0**-64, 2.0**-4, 0.5, 2.0, 2.0**8])
+def test_a_scale_of_32_weights_is_seen_in_a_row_of_any_width(width: int, factor: float) -> None:
+    weight = torch.randn(40, width, generator=torch.Generator().manual_seed(width)) * 0.02
+    stored, limit = rounded(weight, "mxfp8"), LIMITS["mxfp8"]["groups"]
+    assert apart(weight, stored, "groups") <= limit / 2
+    for row, group in ((0, 0), (17, width // 64), (39, width // 32 - 1)):
+        wrong = stored.clone()
+        wrong[row, group * 32 : group * 32 + 32] *= factor
+        assert apart(weight, wrong, "groups") > limit
+
+
+def test_scales_of_zeros_and_of_all_but_nothing_are_no_change() -> None:
+    weight = torch.randn(64, 128)
+    weight[3, :32], weight[4, 32:64] = 0.0, 1e-9
+    wrong = weight.clone()
+    wrong[4, 32:64] *= 0.25
+    assert apart(weight, wrong, "groups") == 0.0
+    wrong[3, :32] = 0.1
+    assert apart(weight, wrong, "groups") > 1
+
+
+def test_what_an_engine_tells_of_its_weights_is_what_is_kept() -> None:
+    kept = norms(model(70, 100))
+    again = of_plain(plain(kept))
+    assert again.keys() == kept.keys()
+    assert all(torch.equal(again[name], kept[name]) for name in kept)
+    assert isinstance(plain(kept)["weight" + GROUPS][0], bytes), "a byte for 32 weights"
