@@ -102,16 +102,19 @@ def measure(  # noqa: PLR0913 - the parameters of a config
 def _questions(
     ctx: JobContext, split: str, wanted: int, most: int, *, tasks: bool
 ) -> Sequence[Question]:
-    """Return the questions of a split, `wanted` where it has as many.
+    """Return the questions of a split, `wanted` of them.
 
     Raises:
-        ValueError: It has none.
+        ValueError: It has none, or fewer.
     """
     asked = choose(ctx.inputs["data"], split, wanted, most=most, tasks=tasks)
     if not asked:
         raise ValueError(f"no row of split {split!r} has a label: there is nothing to compare")
     if len(asked) < wanted:
-        ctx.log(f"split {split!r} has {len(asked)} texts, {wanted} are asked for")
+        raise ValueError(
+            f"split {split!r} has {len(asked)} texts, questions={wanted!r} are asked for: set "
+            f"questions={len(asked)}, or hold out more of the data"
+        )
     return asked
 
 

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from orchestrator.core.spec.hardware import Role
-from orchestrator.core.spec.parity import guards, text_problems, texts_of, with_engines
+from orchestrator.core.spec.parity import (
+    guards,
+    moved_weights,
+    text_problems,
+    texts_of,
+    with_engines,
+)
 from orchestrator.core.spec.stages import Endpoint, Stage
 from tests import build
 
@@ -90,3 +100,40 @@ def test_a_guard_whose_parameters_say_nothing_of_texts_is_left_alone() -> None:
     (_, export, ask) = asking(1)
     foreign = comparing(params={"confidence": 0.95, "allowances": {"fp8": {"greedy": 0.1}}})
     assert [*text_problems(build.pipeline(foreign, export, ask))] == []
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        (1, "; of 128 places at most kl_tail is judged at quantile 0.95 or below"),
+        (4, "; of 512 places at most kl_tail is judged at quantile 0.99 or below"),
+        (64, "; of 8,192 places at most kl_tail is judged at quantile 0.999 or below"),
+        ("many", "95% sure"),
+    ],
+)
+def test_a_plan_says_by_which_quantile_the_tail_is_judged(places: object, said: str) -> None:
+    guard, export, ask = asking(128)
+    ask = replace(ask, params={**ask.params, "places": places})
+    stages = {one.name: one for one in (guard, export, ask)}
+    found = texts_of(stages, guard)
+    assert found is not None
+    assert found.line.endswith(said)
+
+
+def smooth(limit: float, *modifiers: str) -> tuple[Stage, Stage]:
+    limits = {"int8": {"weights": limit, "unquantized_sums": limit, "groups": 64.0, "flips": 0.1}}
+    recipe = {"python": "p", "modifiers": {name: {} for name in modifiers}}
+    export = build.stage("export", params={"format": "int8", "recipe": recipe})
+    return comparing(params={"limits": limits}), export
+
+
+def test_a_plan_says_that_a_recipe_moves_weights_which_the_gate_takes_for_others() -> None:
+    guard, export = smooth(0.05, "SmoothQuantModifier", "GPTQModifier")
+    (line,) = moved_weights({"parity": guard, "export": export}, guard)
+    assert line == (
+        "SmoothQuantModifier in the recipe of export moves scales from layer to layer: parity "
+        "refuses such weights, unless limits.int8 of weights, unquantized_sums are 1000"
+    )
+    for others in (smooth(0.05, "GPTQModifier"), smooth(1000.0, "SmoothQuantModifier")):
+        guard, export = others
+        assert not [*moved_weights({"parity": guard, "export": export}, guard)]

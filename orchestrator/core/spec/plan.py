@@ -15,7 +15,12 @@ from orchestrator.core.spec.bounds import problems_of_run
 from orchestrator.core.spec.checks import problems_of
 from orchestrator.core.spec.formats import left_out, runs, served_format, with_formats
 from orchestrator.core.spec.hardware import Fleet, Format, Pool
-from orchestrator.core.spec.parity import text_problems, texts_of, with_engines
+from orchestrator.core.spec.parity import (
+    moved_weights,
+    text_problems,
+    texts_of,
+    with_engines,
+)
 from orchestrator.core.spec.policy import UNBOUNDED, Bounds
 from orchestrator.core.spec.stages import Bindings, Pipeline, Stage
 
@@ -158,6 +163,7 @@ def _bind(
     ]
     texts = texts_of(stages, stage)
     reasons += [texts.line] if texts else []
+    reasons += moved_weights(stages, stage)
     devices = stage.on_pool(order[0]).devices
     hours = None if stage.hours is None else devices * stage.hours
     price = fleet.pools[order[0]].price

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.data.dataset import read_facts
+from jobs.data.splits import TEST
 from jobs.export import export
 from jobs.parity import gate, reference
 from jobs.parity.reading import Reference, read
@@ -42,7 +44,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, sums: Path, undisturbed: Loca
     asked = LocalContext(
         folder=tmp_path_factory.mktemp("reference"), inputs={"data": sums, "model": trained}
     )
-    reference.measure(asked, questions=60, max_tokens=4)
+    reference.measure(asked, questions=min(60, read_facts(sums).rows[TEST]), max_tokens=4)
     made = LocalContext(folder=tmp_path_factory.mktemp("export"), inputs={"model": trained})
     export(made, format="bf16")
     return Case(trained, asked.output, made.output)

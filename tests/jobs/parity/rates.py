@@ -18,6 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jobs.data import arithmetic
+from jobs.data.dataset import read_facts
+from jobs.data.splits import TEST
 from jobs.export import export
 from jobs.parity import gate, reference
 from jobs.pretraining import pretrain
@@ -148,7 +150,8 @@ def trained(
     asked = LocalContext(
         folder=folder / "reference", inputs={"data": data, "model": ctx.output}, seed=seed
     )
-    reference.measure(asked, max_tokens=max_tokens)
+    rows = read_facts(data).rows[TEST]
+    reference.measure(asked, questions=min(128, rows), max_tokens=max_tokens)
     return Trained(folder, f"{architecture} {seed}", ctx.output, asked.output)
 
 

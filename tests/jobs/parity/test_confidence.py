@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from jobs.parity import confidence
 from jobs.parity.comparison import Comparison
+from orchestrator.core.spec.parity import QUANTILES
 
 TEXTS, PLACES = 40, 5
 
@@ -108,3 +111,11 @@ def test_one_far_place_among_few_does_not_decide_over_the_tail() -> None:
     one.kl[7] = 5.0
     tail = confidence.figures_of(one, draws(quantile=confidence.quantile_of(one.kl.size)))
     assert confidence.drawn(tail["kl_tail"], np.full(confidence.ROUNDS + 1, 0.01)) > 0.99
+
+
+def test_the_quantiles_are_those_of_a_plan() -> None:
+    for quantile, fewest in QUANTILES:
+        assert confidence.quantile_of(max(fewest, 1)) == quantile
+    for above, (_, fewest) in pairwise(QUANTILES):
+        assert above[0] > confidence.quantile_of(above[1] - 1)
+        assert above[1] > fewest
