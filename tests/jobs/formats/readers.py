@@ -14,7 +14,7 @@ import re
 import sys
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -59,15 +59,21 @@ def main(arguments: list[str]) -> None:
 
 def _weights(kinds: list[str]) -> None:
     """Print a line for each type and format, then how often each answer came."""
-    answers: Counter[str] = Counter()
     print("| type | named | format | compressed-tensors | transformers |\n" + "| --- " * 5 + "|")
+    answers = weights_read(kinds)
+    print()
+    for answer, count in sorted(answers.items()):
+        print(f"{count:5} {answer}")
+
+
+def weights_read(kinds: Iterable[str]) -> Counter[str]:
+    """Return how often each answer came, and print a line for each type and format."""
+    answers: Counter[str] = Counter()
     for kind in kinds:
         for line in _lines(kind):
             print(f"| {' | '.join(line)} |", flush=True)
             answers.update(_counted(*line[1:]))
-    print()
-    for answer, count in sorted(answers.items()):
-        print(f"{count:5} {answer}")
+    return answers
 
 
 def _counted(named: str, form: str, *readers: str) -> Iterator[str]:

@@ -55,6 +55,23 @@ def test_every_weight_is_quantized_or_named(kind: str, form: str) -> None:
     assert all(len(specs[name].shape) == 2 for name in choice.quantized)
 
 
+# What transformers does not make so small, the first without a package of images (timm).
+NOT_SMALL = (
+    *("gemma3n", "gemma4_assistant", "gemma4_unified_assistant"),
+    *("musicgen", "musicgen_melody"),
+)
+
+
+@pytest.mark.parametrize("kind", zoo.TYPES)
+def test_of_each_type_every_weight_is_quantized_or_named(kind: str) -> None:
+    if kind in NOT_SMALL:
+        pytest.skip(f"transformers makes no small {kind}")
+    config = zoo.small(kind)
+    specs = zoo.on_disk(config)
+    for form in ("int8", "mxfp8"):
+        assert not unnamed(choose(config, specs, SCHEMES[form]), specs)
+
+
 def test_what_is_one_tensor_on_disk_and_two_in_memory_is_quantized_as_both() -> None:
     config = zoo.small("hrm_text")
     choice = choose(config, zoo.on_disk(config), SCHEMES["int8"])

@@ -16,6 +16,7 @@ from jobs.parity.comparison import compare
 from orchestrator.job import ParityError
 from tests.jobs.formats import zoo
 from tests.jobs.local_context import LocalContext
+from tests.jobs.parity import types_judged
 from tests.jobs.parity.conftest import SERVING, Case
 
 
@@ -86,3 +87,12 @@ def test_a_model_whose_prompts_are_read_both_ways_is_refused_by_name(
         gate._answered(ctx, gate.AUTO, {})
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.chaos
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.timeout(3600)
+def test_as_many_types_are_judged_as_ever() -> None:
+    counts = types_judged.judges_of(zoo.TYPES)
+    assert counts[types_judged.EMBEDDED] >= 104
+    assert counts[types_judged.EMBEDDED] + counts[types_judged.ALONE] >= 180

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,15 +36,21 @@ def main(kinds: list[str]) -> None:
     warnings.filterwarnings("ignore")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    counts: Counter[str] = Counter()
     print("| type | judged by | why not the embedded engine |\n| --- | --- | --- |")
-    for kind in kinds or zoo.TYPES:
-        judge, why = _judged(kind)
-        counts[judge] += 1
-        print(f"| {kind} | {judge} | {why} |", flush=True)
+    counts = judges_of(kinds or zoo.TYPES)
     print()
     for judge, count in counts.most_common():
         print(f"{count:5} {judge}")
+
+
+def judges_of(kinds: Iterable[str]) -> Counter[str]:
+    """Return how many types each judges, and print a line for each."""
+    counts: Counter[str] = Counter()
+    for kind in kinds:
+        judge, why = _judged(kind)
+        counts[judge] += 1
+        print(f"| {kind} | {judge} | {why} |", flush=True)
+    return counts
 
 
 def _judged(kind: str) -> tuple[str, str]:
