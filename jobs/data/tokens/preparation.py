@@ -8,9 +8,10 @@ k + 2n, ...; what others than the first have made is brought to it over the grou
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,6 +43,7 @@ def prepare(  # noqa: PLR0913 - the parameters of a job are its configuration
     text: str = "text",
     messages: str = "",
     lines: bool = False,
+    split: str = TRAIN,
     validation: float = 0.01,
     test: float = 0.01,
     part_mb: float = 256.0,
@@ -57,13 +59,17 @@ def prepare(  # noqa: PLR0913 - the parameters of a job are its configuration
         messages: Name of the field that a chat stands in: then chats are read, in the tokenizer's
             template, and the answers of the assistant alone are to be learnt.
         lines: Whether each line of a text file is a document; else the file is one.
+        split: Which one is read of a folder whose files name splits, as those of the Hugging Face
+            hub do; `all` is every file. A split of the result is another thing (`validation`).
         validation: Share of the documents held out for validation.
         test: Share of the documents held out for the test.
         part_mb: Size of the parts that a source is read in, MB; each becomes a shard.
     """
     group = ProcessGroup(ctx)
     encoder = _Encoder(_tokenizer(ctx, tokenizer), text=text, messages=messages)
-    parts = _listed(ctx, group, source, size=round(part_mb * _MB), lines=lines)
+    size = max(1, round(part_mb * _MB))
+    listed = partial(parts_of, size=size, lines=lines, split=split, tell=ctx.log)
+    parts = _listed(ctx, group, source, listed)
     shares = {"validation": validation, "test": test}
     split_of("", seed=ctx.seed, **shares)  # refuses shares that leave nothing
     with ExitStack() as stack:
@@ -79,8 +85,8 @@ def prepare(  # noqa: PLR0913 - the parameters of a job are its configuration
     if not any(split == TRAIN for split, _ in every):
         raise DataError(f"{source or ctx.inputs['source']} has no document to train on")
     if ctx.rank == 0:
-        parameters = {"source": source, "seed": ctx.seed, "parts": len(parts), **shares}
-        _describe(ctx.output, encoder, every, parameters)
+        facts = {"source": source, "split": split, "seed": ctx.seed, "parts": len(parts)}
+        _describe(ctx.output, encoder, every, {**facts, **shares})
     return _figures(ctx, every)
 
 
@@ -145,7 +151,10 @@ def _tokenizer(ctx: JobContext, folder: str) -> Any:  # noqa: ANN401 - foreign t
 
 
 def _listed(
-    ctx: JobContext, group: ProcessGroup, source: str | list[str], *, size: int, lines: bool
+    ctx: JobContext,
+    group: ProcessGroup,
+    source: str | list[str],
+    listed: Callable[[list[str]], list[SourcePart]],
 ) -> list[SourcePart]:
     """Return the parts of the source as the first worker sees them."""
     text = ""
@@ -155,7 +164,7 @@ def _listed(
             if "source" not in ctx.inputs:
                 raise ValueError("what is to be read? give `source`, or an input `source`")
             sources = [str(ctx.inputs["source"])]
-        text = json.dumps([asdict(p) for p in parts_of(sources, size=max(1, size), lines=lines)])
+        text = json.dumps([asdict(part) for part in listed(sources)])
     parts = [SourcePart(**facts) for facts in json.loads(group.gather(text)[0])]
     ctx.log(f"{len(parts):,} parts of {len({part.path for part in parts}):,} files")
     return parts

@@ -3,7 +3,7 @@
 A file of lines (JSON Lines, or text by lines) is cut at bytes, a Parquet file between its row
 groups; one that is compressed, and a text as a whole, is one part. What a worker reads of a file
 of lines are the bytes of its part. A folder as the Hugging Face hub has it (Parquet, JSON Lines),
-or as `datasets` saves it (Arrow), is read as it is.
+or as `datasets` saves it (Arrow), is read as it is: where its files name splits, one of these.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import lzma
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,8 @@ from fsspec.compression import compr
 from fsspec.utils import infer_compression
 from pyarrow import parquet
 
+from jobs.data.splits import TRAIN
+from jobs.data.tokens.source_splits import ALL, SAVED, splits_of
 from jobs.data.tokens.stored_files import asking, is_remote, open_stream
 from orchestrator.job import DataError
 
@@ -41,11 +43,13 @@ _KINDS = {
 _COMPRESSED = {".gz", ".zst", ".xz"}
 # What `datasets` and the hub put beside the data.
 _NOT_DATA = {
-    *("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"),
+    *(SAVED, "dataset_info.json", "dataset_infos.json", "state.json"),
     "README.md",
 }
 _CHUNK = 1 << 22  # bytes that are read of a file at once
 _BATCH = 256  # records of a table at once
+# Of a `.json` that has no record a line.
+_ONE_ARRAY = "; where the file is one array, write its records a line each (jq -c '.[]')"
 _DAMAGED = (pa.ArrowException, zlib.error, lzma.LZMAError, EOFError)
 
 
@@ -68,21 +72,33 @@ class SourcePart:
     size: int = 0
 
 
-def parts_of(sources: Sequence[str], *, size: int, lines: bool) -> list[SourcePart]:
+def parts_of(
+    sources: Sequence[str],
+    *,
+    size: int,
+    lines: bool,
+    split: str = TRAIN,
+    tell: Callable[[str], object] = lambda _: None,
+) -> list[SourcePart]:
     """Return the parts of files, folders and patterns, about `size` bytes each, in a fixed order.
 
-    With `lines` each line of a text is a document.
+    Args:
+        sources: Files and patterns, which are read as they are, and folders.
+        size: Bytes of a part.
+        lines: Whether each line of a text is a document.
+        split: Of a folder whose files name splits; `all` is every file.
+        tell: Told what of a folder is left out.
 
     Raises:
-        DataError: There is no file that could be read.
+        DataError: There is no file that could be read, or no such split.
     """
     parts: list[SourcePart] = []
     for source in sources:
-        files = sorted(_files(source))
-        if not files:
+        files = _files(source)
+        if not files.sizes:
             known = ", ".join(sorted(_KINDS))
             raise DataError(f"{source} has no file to read: they end with {known}")
-        for path, length in files:
+        for path, length in files.of_split(source, split, tell):
             parts += _cut(path, length, size, lines=lines)
     return parts
 
@@ -100,33 +116,80 @@ def documents_of(part: SourcePart, column: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _records(part: SourcePart) -> Iterator[Mapping[str, Any]]:
+    hint = _ONE_ARRAY if ".json" in PurePosixPath(part.path).suffixes[-2:] else ""
     for place, content in _contents(part):
+        begins = f"{part.path}: what begins at byte {place:,} is no"
         try:
             text = content.decode("utf-8")
             record = json.loads(text) if part.kind == RECORDS else {"text": text}
         except ValueError as error:
-            what = "no UTF-8" if isinstance(error, UnicodeDecodeError) else "no JSON"
-            raise DataError(f"{part.path}: what begins at byte {place:,} is {what}") from error
+            what = "UTF-8" if isinstance(error, UnicodeDecodeError) else f"JSON{hint}"
+            raise DataError(f"{begins} {what}") from error
         if not isinstance(record, dict):
-            raise DataError(f"{part.path}: what begins at byte {place:,} is no JSON object")
+            raise DataError(f"{begins} JSON object{hint}")
         yield record
 
 
-def _files(source: str) -> Iterator[tuple[str, int]]:
-    """Yield the files that can be read, with their sizes in bytes."""
+@dataclass(frozen=True, slots=True)
+class _SourceFiles:
+    """The files of a source that can be read.
+
+    Attributes:
+        sizes: In bytes, by address.
+        within: Addresses by paths within the folder; nothing where the source is none.
+        saved: Whether the folder is one that `DatasetDict.save_to_disk` has written.
+    """
+
+    sizes: Mapping[str, int]
+    within: Mapping[str, str]
+    saved: bool
+
+    def of_split(
+        self, source: str, split: str, tell: Callable[[str], object]
+    ) -> Iterator[tuple[str, int]]:
+        """Yield those of a split, with their sizes, in the order of their names.
+
+        Raises:
+            DataError: Files name splits, and not this one.
+        """
+        splits = splits_of(sorted(self.within), saved=self.saved)
+        if split == ALL or not self.within or (not splits and split == TRAIN):
+            yield from sorted(self.sizes.items())
+            return
+        if split not in splits:
+            named = f"files name {', '.join(map(repr, splits))}" if splits else "no file names any"
+            raise DataError(f"{source} has no split {split!r}: {named}; {ALL!r} is every file")
+        chosen = splits[split]
+        if others := len(self.within) - len(chosen):
+            tell(
+                f"{source}: {len(chosen):,} files of split {split!r} are read, {others:,} others "
+                f"are not; split={ALL!r} reads every file"
+            )
+        for path in chosen:
+            yield self.within[path], self.sizes[self.within[path]]
+
+
+def _files(source: str) -> _SourceFiles:
     store, inside = fsspec.core.url_to_fs(source)
     scheme = f"{source.partition('://')[0]}://" if is_remote(source) else ""
+    folder = ""
     if any(mark in inside for mark in "*?["):
         known = asking(source, lambda: store.glob(inside, detail=True))
     elif asking(source, lambda: store.isfile(inside)):
         known = {inside: asking(source, lambda: store.info(inside))}
     else:
         known = asking(source, lambda: store.find(inside, detail=True))
+        folder = f"{inside.rstrip('/')}/"
+    sizes: dict[str, int] = {}
+    within: dict[str, str] = {}
     for name, facts in known.items():
         path = PurePosixPath(name)
         hidden = path.name.startswith((".", "_")) or path.name in _NOT_DATA
         if facts["type"] == "file" and not hidden and _kind(path):
-            yield f"{scheme}{name}", int(facts["size"])
+            sizes[f"{scheme}{name}"] = int(facts["size"])
+            if folder:
+                within[name.removeprefix(folder)] = f"{scheme}{name}"
+    return _SourceFiles(sizes, within, saved=f"{folder}{SAVED}" in known)
 
 
 def _kind(path: PurePosixPath) -> str:

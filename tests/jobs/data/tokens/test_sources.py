@@ -113,6 +113,15 @@ def test_a_line_that_can_not_be_read_is_named(
         read(tmp_path, 10)
 
 
+@pytest.mark.parametrize("content", ['[\n  {"text": "a"}\n]\n', '[{"text": "a"}]', '[{"text":\n'])
+def test_of_a_file_that_is_one_array_it_is_said_what_to_write_instead(
+    tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match=r"a.json: what begins at byte 0 .* is one array, write"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize(
     "name", ["a.parquet", "a.arrow", "a.jsonl.gz", "a.jsonl.xz", "a.jsonl.zst"]
 )
