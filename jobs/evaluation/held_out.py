@@ -37,6 +37,7 @@ from jobs.evaluation.respondents import (
 from jobs.evaluation.scorers import Scorer, scores
 from jobs.training.loss import TokenLoss, nll
 from jobs.training.order import mix
+from jobs.training.pretraining_recipe import check_tokens
 from jobs.training.process_group import ProcessGroup
 from jobs.training.step import wants_bf16
 from orchestrator.engine import Sampling
@@ -69,6 +70,7 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
     endpoint: str = "",
     served: str = "",
     rows: dict[str, object] | None = None,
+    micro_batch_tokens: int | None = None,
 ) -> Metrics:
     """Evaluate the input `model`, or an endpoint, on the input `data`.
 
@@ -90,14 +92,18 @@ def evaluate(  # noqa: PLR0913 - the parameters of a job are its configuration
             is no loss, and no input `model`.
         served: The model's name there.
         rows: How rows are made of tokens, as `pretrain` has it.
+        micro_batch_tokens: Most tokens at once, for the loss, in place of `batch_size`; one row at
+            the least.
     """
+    check_tokens(micro_batch_tokens)
     _check(samples, examples, temperature, pass_at)
     group, facts = ProcessGroup(ctx), read_facts(ctx.inputs["data"])
     table = open_rows(ctx.inputs["data"], split, rows_config(rows or {}))
     chosen = torch.arange(min(examples, len(table)))
     values: dict[str, float] = {}
     if not endpoint:
-        parts = group.parts(chosen, max(1, batch_size // ctx.adjust.accumulate))
+        most = _rows_at_once(batch_size, micro_batch_tokens, table.width)
+        parts = group.parts(chosen, max(1, most // ctx.adjust.accumulate))
         values |= _likelihood(ctx, table, parts, group, bf16=wants_bf16(precision, ctx.hardware))
         if not values:
             ctx.log(f"no row of split {split!r} that was looked at has a label: it has no loss")
@@ -130,6 +136,11 @@ def _check(samples: int, examples: int, temperature: float, pass_at: Sequence[in
         raise ValueError(f"samples={samples!r} are all alike at temperature=0: give a temperature")
     for k in pass_at:
         pass_at_k(samples, 0, k)
+
+
+def _rows_at_once(batch_size: int, tokens: int | None, width: int) -> int:
+    """Return how many rows of `width` tokens are taken at once; the last one is a label alone."""
+    return batch_size if tokens is None else tokens // max(1, width - 1)
 
 
 def _likelihood(

@@ -80,6 +80,7 @@ class Asker:
     Attributes:
         top: Likeliest tokens that are kept a place.
         split: Parts that a batch is made in, where memory is short.
+        most_tokens: Of a forward pass, padding among them; a question is taken in any case.
     """
 
     model: Any
@@ -88,6 +89,7 @@ class Asker:
     top: int
     max_tokens: int
     split: int = 1
+    most_tokens: int | None = None
 
     def ask(
         self,
@@ -99,7 +101,7 @@ class Asker:
         scores: list[tuple[Score, ...]] = []
         answers: list[str] = []
         experts: list[npt.NDArray[np.int32]] = []
-        most = max(1, by.batch // self.split)
+        most = max(1, self._questions_at_once(by, questions) // self.split)
         for start in range(0, len(questions), most):
             part = questions[start : start + most]
             scored, chosen = self._forward(by, part)
@@ -116,6 +118,12 @@ class Asker:
                 )
             done(len(scores))
         return Output(scores=tuple(scores), answers=tuple(answers), experts=tuple(experts))
+
+    def _questions_at_once(self, by: Pass, questions: Sequence[Question]) -> int:
+        if self.most_tokens is None or not questions:
+            return by.batch
+        width = max(len(question.tokens) for question in questions) + by.padding
+        return min(by.batch, self.most_tokens // width)
 
     @torch.inference_mode()
     def _forward(

@@ -30,6 +30,7 @@ from jobs.parity.questions import CHATS, TEXTS, Question, choose
 from jobs.parity.reading import Chat, Floor, Reference, write
 from jobs.parity.tokenizer_parts import digests_of_export
 from jobs.parity.weight_norms import Norms, norms
+from jobs.training.pretraining_recipe import check_tokens
 from jobs.training.step import wants_bf16
 from orchestrator.job import JobContext, Metrics
 
@@ -45,6 +46,7 @@ def measure(  # noqa: PLR0913 - the parameters of a config
     places: int = 64,
     top: int = 256,
     precision: str = "auto",
+    micro_batch_tokens: int | None = None,
 ) -> Metrics:
     """Ask the input `model` questions of the input `data`, and keep what it says.
 
@@ -56,10 +58,13 @@ def measure(  # noqa: PLR0913 - the parameters of a config
         places: Most tokens of a text that are scored.
         top: Likeliest tokens that are kept a place.
         precision: In which the model was trained (`auto`, `fp32`, `bf16`), as `pretrain` has it.
+        micro_batch_tokens: Most tokens that the model takes at once, where its passes would take
+            more; one question at the least.
 
     Raises:
         ValueError: There is nothing to ask, or the model has no places for it.
     """
+    check_tokens(micro_batch_tokens)
     task = read_facts(ctx.inputs["data"]).task
     asked = _questions(ctx, split, questions, places, tasks=task is not None)
     _check_lengths(ctx.inputs["model"], asked, max_tokens)
@@ -67,7 +72,13 @@ def measure(  # noqa: PLR0913 - the parameters of a config
     mixed = (MIXED,) if wants_bf16(precision, ctx.hardware) else ()
     passes = (RESHAPED, *mixed, *HALVES)
     work = _Work(
-        ctx.inputs["model"], tokenizer, ctx.device, top, max_tokens, ctx.adjust.accumulate
+        ctx.inputs["model"],
+        tokenizer,
+        ctx.device,
+        top,
+        max_tokens,
+        ctx.adjust.accumulate,
+        micro_batch_tokens,
     )
     first, *others = work.outputs((REFERENCE, *passes), asked, ctx.progress)
     responses = _responses(first, task, asked)
@@ -180,6 +191,7 @@ class _Work:
     top: int
     max_tokens: int
     split: int
+    most_tokens: int | None
     norms: Norms = field(default_factory=dict)
 
     def outputs(
@@ -211,6 +223,7 @@ class _Work:
                 top=self.top,
                 max_tokens=self.max_tokens,
                 split=self.split,
+                most_tokens=self.most_tokens,
             )
             yield asker.ask(forward_pass, questions, partial(answered, number))
 

@@ -88,8 +88,12 @@ def micro_batches(
             f"batch_size={batch_size!r} is too small for accumulate={accumulate!r}: "
             f"every micro-batch needs a row, and there is at least one"
         )
-    if tokens is not None:
-        _check_tokens(tokens, accumulate)
+    check_tokens(tokens)
+    if tokens is not None and accumulate != 1:
+        raise ValueError(
+            f"micro_batch_tokens={tokens!r} and accumulate={accumulate!r} both say what a worker "
+            f"takes at once: give one of them"
+        )
     most_rows = -(-batch_size // workers)
     parts = min(accumulate * ctx.adjust.accumulate, most_rows)
     return MicroBatches(most_rows=most_rows, parts=parts, tokens=tokens)
@@ -113,12 +117,11 @@ def at_the_least(smallest: bool) -> Iterator[None]:  # noqa: FBT001 - the whole 
         ) from error
 
 
-def _check_tokens(most: int, accumulate: int) -> None:
-    """Refuse tokens of a micro-batch that are none, or beside an `accumulate`."""
-    if isinstance(most, bool) or most < 1:
+def check_tokens(most: int | None) -> None:
+    """Refuse tokens of a micro-batch that are none; `None` bounds nothing.
+
+    Raises:
+        ValueError: They are none.
+    """
+    if most is not None and (isinstance(most, bool) or most < 1):
         raise ValueError(f"micro_batch_tokens={most!r}: give a whole number, at least 1")
-    if accumulate != 1:
-        raise ValueError(
-            f"micro_batch_tokens={most!r} and accumulate={accumulate!r} both say what a worker "
-            f"takes at once: give one of them"
-        )

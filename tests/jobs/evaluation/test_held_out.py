@@ -17,6 +17,7 @@ from transformers import LlamaForCausalLM
 
 from jobs.data import shakespeare
 from jobs.data.dataset import read_examples
+from jobs.data.tokens.training_data import RowsConfig, open_rows
 from jobs.evaluation.held_out import evaluate
 from jobs.parity.reference import measure
 from jobs.pretraining import pretrain
@@ -149,6 +150,26 @@ def test_what_ran_out_of_memory_is_done_in_smaller_micro_batches(
     with largest_batch() as seen:
         measure(ctxs[1], questions=9, max_tokens=2)
     assert max(seen) == 1
+
+
+def test_tokens_that_are_taken_at_once_have_a_bound_which_changes_nothing(
+    tmp_path: Path, evaluated: LocalContext, sums: Path, undisturbed: LocalContext
+) -> None:
+    inputs = {"data": sums, "model": undisturbed.output}
+    ctxs = [
+        LocalContext(folder=tmp_path / name, inputs=inputs) for name in ("evaluate", "measure")
+    ]
+    width = open_rows(sums, "test", RowsConfig()).width - 1
+    with largest_batch() as seen:
+        told = evaluate(ctxs[0], examples=24, max_tokens=6, micro_batch_tokens=3 * width + 1)
+    assert max(seen) == 3
+    assert told["eval/loss"] == pytest.approx(evaluated.result["eval/loss"])
+    with largest_batch() as seen:
+        measure(ctxs[1], questions=9, max_tokens=2, micro_batch_tokens=1)
+    assert max(seen) == 1
+    for job in (evaluate, measure):
+        with pytest.raises(ValueError, match="micro_batch_tokens=0: give a whole number"):
+            job(ctxs[0], micro_batch_tokens=0)
 
 
 def test_an_endpoint_answers_as_the_engine_does(
