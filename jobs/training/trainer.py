@@ -49,7 +49,8 @@ class Window:
         with_loss: Those that were not left out.
         tokens: Of all steps.
         since: When it began.
-        norms: Of the gradient, by step; of the newest alone where no step is logged.
+        norms: Of the gradient, by step, also where it is no number; of the newest alone where no
+            step is logged.
         logged: Whether there are metric points but for the last step's.
     """
 
@@ -68,6 +69,7 @@ class Window:
         if not done.skipped:
             self.loss = done.loss if self.loss is None else self.loss + done.loss
             self.with_loss += 1
+        if done.learnt:
             if not self.logged:
                 self.norms.clear()
             self.norms[step] = done.grad_norm

@@ -35,6 +35,7 @@ from tests.jobs.test_pretraining import close, same_bits, train_gang, weights
 
 CPU = torch.device("cpu")
 BATCH = SHORT["batch_size"]
+NORM = "train/grad_norm"
 
 
 def without_labels(data: Path, folder: Path, split: str, rows: Sequence[int]) -> Path:
@@ -68,6 +69,7 @@ def test_batches_without_a_label_are_left_out_and_counted(
 
     losses = {step: values["train/loss"] for step, values in ctx.points if "train/loss" in values}
     assert set(losses) == set(range(1, 25)) - set(batches)
+    assert {step for step, values in ctx.points if NORM in values} == set(losses)
     assert all(map(math.isfinite, losses.values()))
     assert told["train/skipped"] == len(batches)
     assert ctx.series("train/skipped")[-1] == len(batches)
@@ -276,6 +278,9 @@ def test_a_gradient_that_is_no_number_changes_nothing(tmp_path: Path, value: flo
 
     assert torch.equal(*before_and_after)
     assert told["train/skipped"] == 2
+    norms = {step: n for step, values in ctx.points for k, n in values.items() if k == NORM}
+    assert list(norms) == list(range(1, 13))
+    assert [step for step, norm in norms.items() if not math.isfinite(norm)] == [5, 6]
     assert math.isfinite(told["train/loss"])
     assert ctx.lines == [
         "step 5 is left out: its loss or gradient is no number; train/skipped counts such steps"
