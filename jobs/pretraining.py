@@ -37,7 +37,7 @@ from jobs.training.parallel.forecast import forecast as forecast_pretrain
 from jobs.training.parallel.restoring import restore
 from jobs.training.parallel.saving import save_dealt
 from jobs.training.parallel.sharding import device_mesh, expert_mesh, reshard
-from jobs.training.parallel.starting import deal_out, outlined
+from jobs.training.parallel.starting import Source, deal_out, outlined
 from jobs.training.parallel.stored_chunks import stored_chunks
 from jobs.training.part_times import PartTimes
 from jobs.training.peak_memory import peaks
@@ -293,10 +293,10 @@ def _model(
     latest: Checkpoint | None,
     fresh: Callable[[], nn.Module],
     group: ProcessGroup,
-) -> tuple[nn.Module, nn.Module | None]:
+) -> tuple[nn.Module, Source | None]:
     """Return a model for the checkpoint, else the input `model`, else a fresh one.
 
-    One that is to be dealt out has no weights; then they are in the second, of the first worker.
+    One that is to be dealt out has no weights; the first worker has them by the second then.
     """
 
     def initial() -> nn.Module:
@@ -312,7 +312,7 @@ def _model(
     if group.mesh is None:
         return checkpoint.shape(latest, names) if latest else initial(), None
     if latest is None:
-        return outlined(initial, group)
+        return outlined(initial, group, fresh="model" not in ctx.inputs)
     with torch.device("meta"):
         return checkpoint.shape(latest, names), None
 

@@ -6,7 +6,7 @@ device has none of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import prod
 
 import torch
@@ -16,15 +16,37 @@ from torch.distributed.tensor import DTensor
 from jobs.training.parallel.sharding import TENSOR
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """Return all of a tensor; every worker that holds a part of it must call it.
+def pieces(tensor: torch.Tensor, most: int) -> Iterator[tuple[tuple[slice, ...], torch.Tensor]]:
+    """Yield all of a tensor in pieces of `most` bytes or less, each with its place.
+
+    Every worker that holds a part of it must take them all. It is cut along the longest dimension
+    that no degree splits; a tensor whose every dimension is split is one piece.
+    """
+    everything = (slice(None),) * tensor.ndim
+    if not isinstance(tensor, DTensor):
+        yield everything, tensor
+        return
+    local, split = tensor.to_local(), {p.dim for p in tensor.placements if hasattr(p, "dim")}
+    free = [dim for dim in range(tensor.ndim) if dim not in split]
+    if not free:
+        yield everything, _gathered(local, tensor)
+        return
+    dim = max(free, key=lambda dim: tensor.shape[dim])
+    length = tensor.shape[dim]
+    step = max(1, most * length // max(1, tensor.numel() * tensor.element_size()))
+    for begin in range(0, length, step):
+        end = min(begin + step, length)
+        place = (*everything[:dim], slice(begin, end), *everything[dim + 1 :])
+        yield place, _gathered(local.narrow(dim, begin, end - begin), tensor)
+
+
+def _gathered(part: torch.Tensor, tensor: DTensor) -> torch.Tensor:
+    """Return what becomes of `part` of what each worker holds of `tensor`, put together.
 
     A dimension that two degrees share was split by the inner one first, so the outer one is joined
     first, to the length of a part of the inner one.
     """
-    if not isinstance(tensor, DTensor):
-        return tensor
-    mesh, gathered = tensor.device_mesh, tensor.to_local()
+    mesh, gathered = tensor.device_mesh, part
     splits = [(at, place) for at, place in enumerate(tensor.placements) if hasattr(place, "dim")]
     for number, (at, place) in enumerate(splits):
         if mesh.size(at) == 1:

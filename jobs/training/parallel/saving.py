@@ -1,7 +1,9 @@
 """Writes the model folder of a model that is dealt out: a layer is gathered, written, and let go.
 
-The folder is the one that transformers would write: what it renames, splits or joins on the way to
-the disk goes by its own table, which never reaches over a layer.
+It comes together on the host of the first worker. The others take part with a piece at a time, of
+which they keep nothing: however large the experts of a layer are, a chip holds little of them
+beside its own part. The folder is the one that transformers would write: what it renames, splits
+or joins on the way to the disk goes by its own table, which never reaches over a layer.
 """
 
 from __future__ import annotations
@@ -19,16 +21,25 @@ from jobs.formats.headers import Spec
 from jobs.formats.sink import Sink
 from jobs.training import model as models
 from jobs.training.checkpoint import Tensors
-from jobs.training.parallel.gathering import whole
+from jobs.training.parallel.gathering import pieces
 from jobs.training.parallel.sharding import layers
 from orchestrator.job import JobContext
 
+MOST_GATHERED = 2**28  # bytes of a tensor at once: 256 MiB
+
 
 @torch.no_grad()
-def save_dealt(model: Any, ctx: JobContext, dtype: torch.dtype | None = None) -> None:  # noqa: ANN401 - a transformers model
+def save_dealt(
+    model: Any,  # noqa: ANN401 - a transformers model
+    ctx: JobContext,
+    dtype: torch.dtype | None = None,
+    *,
+    most: int = MOST_GATHERED,
+) -> None:
     """Write config and safetensors into `ctx.output`, as the first worker; all call this.
 
-    Weights are turned into `dtype` where that loses nothing; buffers are not.
+    Weights are turned into `dtype` where that loses nothing; buffers are not. Of a tensor at most
+    so many bytes are gathered at once, as far as it can be cut.
     """
     kept = _kept(model)
     types = {name: tensor.dtype for name, tensor in kept.items()}
@@ -46,12 +57,26 @@ def save_dealt(model: Any, ctx: JobContext, dtype: torch.dtype | None = None) ->
             sink = Sink(ctx.output, {k: v for unit in specs for k, v in unit.items()})
             stack.enter_context(sink)
         for unit in units:
-            tensors = {name: whole(kept[name]).cpu().to(types[name]) for name in unit}
+            tensors = _on_host({name: kept[name] for name in unit}, types, most, ctx)
             if sink is not None:
                 for name, tensor in revert_weight_conversion(model, tensors).items():
                     sink.write(name, 0, tensor)
     for name, sha256 in sink.hashes().items() if sink else ():
         ctx.hashed(name, sha256)
+
+
+def _on_host(
+    dealt: Tensors, types: Mapping[str, torch.dtype], most: int, ctx: JobContext
+) -> Tensors:
+    """Return whole tensors in the first worker; in the others, which take part, nothing."""
+    copies: Tensors = {}
+    for name, tensor in dealt.items():
+        if ctx.rank == 0:
+            copies[name] = torch.empty(tensor.shape, dtype=types[name], device="cpu")
+        for place, piece in pieces(tensor, most):
+            if ctx.rank == 0:
+                copies[name][place].copy_(piece)
+    return copies
 
 
 def _kept(model: Any) -> Tensors:  # noqa: ANN401 - as above

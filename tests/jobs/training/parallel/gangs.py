@@ -68,8 +68,8 @@ def trained(ctx: LocalContext, *, name: str, stop_after: int | None, **recipe: A
     except InterruptedError:
         return {}
     finally:
-        told = {"losses": ctx.series("train/loss"), "norms": ctx.series("train/grad_norm")}
-        told |= {"built": built, "brought": brought}
+        series = {"losses": ctx.series("train/loss"), "norms": ctx.series("train/grad_norm")}
+        told = {**series, "built": built, "brought": brought}
         Path(ctx.folder, f"{name}-{ctx.rank}.json").write_text(json.dumps(told))
 
 
