@@ -14,7 +14,8 @@ once it has called `ctx.meet()`.
 A job that splits what it does over its workers by a parameter `parallel` may have a function
 `forecast_NAME(params, *, inputs, workers, memory_gb, bf16)` in its module. A plan shows the lines
 that it yields, and refuses the stage where it raises `ValueError`, with what that says. `inputs`
-are names, `memory_gb` is that of a chip where published, `bf16` whether it computes in it.
+are names, `memory_gb` is that of a chip where published, `bf16` whether it computes in it. It is
+asked without `parallel` too, where `model` or `architecture` may name what outgrows such a chip.
 
 This module and `orchestrator.engine` import the standard library alone; jobs import nothing else
 of the orchestrator.

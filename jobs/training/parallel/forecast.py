@@ -3,6 +3,8 @@
 Weights, gradients and both moments of AdamW are in float32 and dealt out: exact. A layer is
 gathered while it is computed, the next one beside it: as `fully_shard` does it. What is kept for
 the backward pass is an estimate by the widths of a layer, with attention that keeps no scores.
+Without `parallel` each rank holds all: what state alone outgrows a chip is refused, for no smaller
+micro-batch helps; the rest is told.
 """
 
 from __future__ import annotations
@@ -54,17 +56,21 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryFactors:
-    """What of a recipe decides how much memory it takes; `tokens` are those of a micro-batch."""
+    """What of a recipe decides how much memory it takes; `tokens` are those of a micro-batch.
+
+    `moments` are what the optimizer keeps of a weight in a layer: AdamW two, Muon one.
+    """
 
     tokens: int
     bf16: bool
     master_weights: bool
     activation_checkpointing: bool
+    moments: int = _MOMENTS
 
 
 def memory_of(model: nn.Module, parallel: MeshDegrees, recipe: MemoryFactors) -> Memory:
     """Return what a rank holds of `model`, which needs no weights."""
-    kept = 1 + _MOMENTS + recipe.master_weights  # of each weight in a checkpoint, in float32
+    kept = 1 + recipe.moments + recipe.master_weights  # of each weight in a checkpoint, in float32
     split = _split(model, parallel.tensor)  # the shape that a worker computes with
     plan = plan_of_experts(model, parallel.expert) if parallel.expert > 1 else {}
     over = {name: parallel.shard if is_stacked(plan, name) else parallel.dealt for name in split}
@@ -144,10 +150,7 @@ def forecast(
     Raises:
         ValueError: It can't be done as `params` say, or does not fit.
     """
-    parallel = parallel_of(params["parallel"], workers)
-    check_passes(parallel, params.get("compile"))
-    if workers > 1 and (params.get("optimizer") or {}).get("kind") == "muon":
-        raise ValueError(DEALT_OUT)
+    dealt_out, parallel = bool(params.get("parallel")), _degrees(params, workers)
     if "model" in inputs:
         yield "its model comes from a stage before it: memory is not forecast"
         return
@@ -164,17 +167,47 @@ def forecast(
     )
     size = f"{models.parameters(model) / _GB:,.2f}B parameters, {workers:,} workers"
     assumed = _assumed(params, model)
-    if memory_gb is not None and memory.rank > memory_gb * _GB:
+    way_out = _way_out(memory, memory_gb, dealt_out=dealt_out) if memory_gb is not None else ""
+    needed = memory.rank if dealt_out else memory.state
+    if memory_gb is not None and needed > memory_gb * _GB:
         raise ValueError(
-            f"{size}: a rank needs {_gb(memory.rank)} ({parts}), a chip has {memory_gb:,.0f} GB; "
-            f"{_way_out(memory, memory_gb)}{assumed}"
+            f"{size}: a rank needs {_gb(memory.rank)}, a chip has {memory_gb:,.0f} GB; "
+            f"{way_out} ({parts}){assumed}"
         )
     have = f" of {memory_gb:,.0f} GB" if memory_gb is not None else ""
+    short = memory_gb is not None and memory.rank > memory_gb * _GB
     yield (
         f"{size}: {_gb(memory.rank)}{have} a rank ({parts}), {_gb(memory.checkpoint)} a save; "
-        f"to begin, {_gb(models.parameters(model) * FLOAT32)} on the host of the first worker"
-        f"{assumed}"
+        f"to begin, {_to_begin(model, in_parts=dealt_out and workers > 1)}"
+        f"{f'; that may run out: {way_out}' if short else ''}{assumed}"
     )
+
+
+def _to_begin(model: nn.Module, *, in_parts: bool) -> str:
+    """Say what a fresh model takes on a host as it is made: weight by weight where in parts."""
+    if not in_parts:
+        return f"{_gb(models.parameters(model) * FLOAT32)} on the host of each worker"
+    largest = max(weight.numel() for weight in model.parameters())
+    return f"{_gb(largest * FLOAT32)} on the host of the first worker"
+
+
+def _degrees(params: Mapping[str, Any], workers: int) -> MeshDegrees:
+    """Return how a recipe deals its model out; each worker holds all of it where it does not.
+
+    Raises:
+        ValueError: That can't be done.
+    """
+    if not params.get("parallel"):
+        return MeshDegrees(replicate=workers)
+    parallel = parallel_of(params["parallel"], workers)
+    check_passes(parallel, params.get("compile"))
+    if workers > 1 and _is_muon(params):
+        raise ValueError(DEALT_OUT)
+    return parallel
+
+
+def _is_muon(params: Mapping[str, Any]) -> bool:
+    return (params.get("optimizer") or {}).get("kind") == "muon"
 
 
 def _recipe(params: Mapping[str, Any], parallel: MeshDegrees, *, bf16: bool) -> MemoryFactors:
@@ -189,6 +222,7 @@ def _recipe(params: Mapping[str, Any], parallel: MeshDegrees, *, bf16: bool) -> 
         bf16=precision == "bf16" or (precision == "auto" and bf16),
         master_weights=params.get("weights") == "bf16",
         activation_checkpointing=bool(params.get("activation_checkpointing")),
+        moments=1 if _is_muon(params) else _MOMENTS,
     )
 
 
@@ -203,10 +237,11 @@ def _assumed(params: Mapping[str, Any], model: Any) -> str:  # noqa: ANN401 - a 
     return f"; assumed: {' and '.join(assumed)}" if assumed else ""
 
 
-def _way_out(memory: Memory, memory_gb: float) -> str:
+def _way_out(memory: Memory, memory_gb: float, *, dealt_out: bool) -> str:
     """Say what would lessen the largest part."""
     if memory.state > memory_gb * _GB:
-        return "shard over more workers"
+        whole = "each worker holds all of the model: set parallel.shard"
+        return "shard over more workers" if dealt_out else whole
     if memory.activations >= memory.gathered:
         return "raise accumulate, or lower micro_batch_tokens, or set activation_checkpointing"
     return (

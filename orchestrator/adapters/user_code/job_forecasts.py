@@ -1,9 +1,10 @@
 """Asks jobs whether an attempt can do what its parameters say, and what it will take.
 
 A job NAME whose module has `forecast_NAME` is asked where its stage gives `parallel`: what that
-splits is for the job to know. It is asked in a process of its own, once for all stages, as it may
-import torch, and what it says is kept; of a stage where that fails nothing is known, which is told
-and stops nobody.
+splits is for the job to know. Without it a job is asked where its parameters may name a model that
+outgrows a chip of known memory. It is asked in a process of its own, once for all stages, as it
+may import torch, and what it says is kept; of a stage where that fails nothing is known, which is
+told and stops nobody.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from orchestrator.core.spec.stages import Stage
 PARAMETER = "parallel"
 SECONDS = 120.0
 _CPU = "cpu"
+_WIDE = 1024  # a model with no number as large fits any chip: an answer takes seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def _questions(
     stage: Stage, pool: str, plan: Plan, jobs: JobSettings, importable: Importable
 ) -> Iterator[_JobQuestion]:
     here, chip = stage.on_pool(pool), plan.pools[pool].accelerator
-    if stage.job is None or not here.params.get(PARAMETER):
+    if stage.job is None or not _is_worth_asking(here.params, chip.memory_gb):
         return
     module, _, name = stage.job.rpartition(".")
     function = f"{module}.forecast_{name}"
@@ -126,6 +128,21 @@ def _questions(
             yield question
         else:
             yield replace(question, key=key)
+
+
+def _is_worth_asking(params: Mapping[str, Any], memory_gb: float | None) -> bool:
+    """Whether what a job does is split, or may be too large for a chip, by its parameters alone.
+
+    A model of a published architecture is as wide as that, where no field says otherwise.
+    """
+    if params.get(PARAMETER):
+        return True
+    fields = params.get("model") or {}
+    if memory_gb is None or not isinstance(fields, Mapping):
+        return False
+    if params.get("architecture") and "hidden_size" not in fields:
+        return True
+    return any(isinstance(value, int | float) and value >= _WIDE for value in fields.values())
 
 
 def _ask(questions: Sequence[_JobQuestion], jobs: JobSettings) -> list[Answer] | str:

@@ -21,6 +21,9 @@ def forecast_learn(params, *, inputs, workers, memory_gb, bf16):
 def broken(ctx, *, parallel=None): ...
 def forecast_broken(params, **given): raise RuntimeError("no torch here")
 def plain(ctx, *, parallel=None): ...
+def whole(ctx, *, model=None, architecture=""): ...
+def forecast_whole(params, *, inputs, workers, memory_gb, bf16):
+    yield f"all of it in {memory_gb} GB"
 """
 
 
@@ -65,6 +68,29 @@ def test_who_splits_nothing_or_says_nothing_is_not_asked(
     jobs: JobSettings, job: str, shard: int
 ) -> None:
     assert _forecasts(jobs, job, shard, workers=2) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("memory_gb", "params", "answers"),
+    [
+        (80.0, {"model": {"hidden_size": 4096}}, 1),
+        (80.0, {"model": {"hidden_size": 64, "num_hidden_layers": 2}}, 0),
+        (80.0, {"architecture": "deepseek_v3"}, 1),
+        (80.0, {"architecture": "qwen3", "model": {"num_hidden_layers": 8}}, 1),
+        (80.0, {"architecture": "qwen3", "model": {"hidden_size": 64}}, 0),
+        (80.0, {"rows": {"sequence": 4096}}, 0),
+        (80.0, {"model": "/shared/model"}, 0),
+        (None, {"model": {"hidden_size": 4096}}, 0),
+    ],
+)
+def test_who_splits_nothing_is_asked_where_a_chip_may_be_too_small(
+    jobs: JobSettings, memory_gb: float | None, params: dict[str, object], answers: int
+) -> None:
+    stage = build.stage("train", job="forecasting.work.whole", params=params)
+    chip = build.pool("a", chip=build.accelerator(memory_gb=memory_gb))
+    problems, notes = forecasts(build.plan(stage, a=chip), jobs, Importable(jobs.code))
+    assert not problems
+    assert list(notes) == ["stage 'train' on 'a': all of it in 80.0 GB"] * answers
 
 
 def test_a_job_that_fails_to_answer_stops_nobody(jobs: JobSettings) -> None:

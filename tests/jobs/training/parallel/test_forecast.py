@@ -36,11 +36,36 @@ def test_seven_billion_parameters_fit_64_chips_and_not_one() -> None:
     line = _forecast(64, parallel={"shard": 64})
     assert line.startswith("6.74B parameters, 64 workers: ")
     assert "(1.7 GB of weights, gradients and optimizer state" in line
-    assert "80.9 GB a save; to begin, 27.0 GB on the host of the first worker; assumed: " in line
+    assert "80.9 GB a save; to begin, 0.5 GB on the host of the first worker; assumed: " in line
     with pytest.raises(
-        ValueError, match=r"needs .* \(107\.8 GB of weights.*a chip has 80 GB; shard"
+        ValueError, match=r"needs .*, a chip has 80 GB; shard over more workers \(107\.8 GB of w"
     ):
         _forecast(1, parallel={"shard": -1})
+
+
+def test_a_model_that_each_worker_holds_all_of_is_refused_where_a_chip_is_too_small() -> None:
+    said = r"a chip has 80 GB; each worker holds all of the model: set parallel.shard \(107\.8 GB"
+    for workers in (1, 64):
+        with pytest.raises(ValueError, match=said):
+            _forecast(workers)
+    line = _forecast(64, memory_gb=141, rows={"sequence": 128})
+    assert line.startswith("6.74B parameters, 64 workers: ")
+    assert "(107.8 GB of weights, gradients and optimizer state, 0.0 GB of gathered" in line
+    assert "27.0 GB on the host of each worker; assumed: a vocabulary" in line
+
+
+def test_activations_alone_refuse_no_model_that_each_worker_holds_all_of() -> None:
+    """Where memory runs out its micro-batches become smaller."""
+    line = _forecast(1, memory_gb=141, batch_size=256, rows={"sequence": 4096})
+    assert "on the host of each worker; that may run out: raise accumulate, or lower" in line
+
+
+def test_muon_keeps_one_moment_of_a_weight() -> None:
+    state = [
+        _forecast(8, memory_gb=141, optimizer={"kind": kind}).partition("(")[2].split()[0]
+        for kind in ("adamw", "muon")
+    ]
+    assert state == ["107.8", "80.9"]
 
 
 def test_deepseek_v3_fits_2048_chips_where_its_experts_are_split() -> None:
