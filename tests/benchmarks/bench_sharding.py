@@ -4,7 +4,8 @@ The same Llama in float32, dealt out to two workers of one thread each, over glo
 workers of an attempt, a script for accelerate, and torchtitan by its own command line and the shim
 that it takes on a CPU, on random rows. In turns; the quickest round of each counts. Memory is the
 most that a worker's process has held. torchtitan needs an environment of its own: its interpreter
-is ORCHESTRATOR_TORCHTITAN_PYTHON, and its rows are left out where that is not set.
+is ORCHESTRATOR_TORCHTITAN_PYTHON, and its rows are left out, which a line says, where that is not
+set.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 from orchestrator import wiring
 from orchestrator.core.artifact import ArtifactRef
@@ -25,7 +27,7 @@ from orchestrator.core.spec.command_stages import JOB as COMMAND
 from orchestrator.messages import Succeeded
 from orchestrator.worker.attempt import stream
 from tests.benchmarks.sharded import ours
-from tests.benchmarks.sharded.sizes import SAVES, SIZES, Measured
+from tests.benchmarks.sharded.sizes import SAVES, SIZES, Measured, Resumed
 from tests.benchmarks.table import Row, compare
 from tests.build import attempt_request
 from tests.ports import free_port
@@ -34,8 +36,10 @@ ROUNDS, WORKERS, SECONDS = 2, 2, 600.0
 TITAN = os.environ.get("ORCHESTRATOR_TORCHTITAN_PYTHON", "")  # noqa: TID251 - where torchtitan is
 OURS, ACCELERATE, PRETRAIN = "ours", "accelerate's FSDP2", "jobs.pretraining.pretrain"
 SCRIPT = "tests.benchmarks.sharded.by_accelerate"
+RESUMED = "tests.benchmarks.sharded.resumed"
 CONFIGS = {"tiny": "tiny", "125M": "small"}
 Train = Callable[[str, Path], list[Measured]]
+T = TypeVar("T", Measured, Resumed)
 
 
 def rows() -> list[Row]:
@@ -46,8 +50,12 @@ def rows() -> list[Row]:
         by: dict[str, Train] = {OURS: data.train, ACCELERATE: data.accelerate}
         if TITAN:
             by["torchtitan"] = data.titan
+        else:
+            line = "ORCHESTRATOR_TORCHTITAN_PYTHON is not set: no rows against torchtitan"
+            print(line, file=sys.stderr)
         compared = [row for size in SIZES for row in _of_size(size, by, place)]
-        return [*compared, _of_commands(data, place), _of_saves(data, place)]
+        saves = [_of_saves(data, place), *_of_resumes("125M", place)]
+        return [*compared, _of_commands(data, place), *saves]
 
 
 def _of_commands(data: Tokens, place: Path) -> Row:
@@ -64,6 +72,26 @@ def _of_saves(data: Tokens, place: Path) -> Row:
     own, bare = (min(map(_stall, each)) for each in zip(*rounds, strict=True))
     name = "checkpoint stall, 125M dealt out to two, against DCP's async_save by hand"
     return compare(name, own, bare, goal="ratio <= 1.1")
+
+
+def _of_resumes(size: str, place: Path) -> list[Row]:
+    """Return what it takes to go on from a checkpoint, each worker as on a node of its own."""
+    with TemporaryDirectory(prefix="bench-", dir=place) as folder:
+        words = [sys.executable, "-m", RESUMED, size, folder]
+        workers = _measured([words] * WORKERS, _torchrun(), place, Resumed)
+    brought = max(one.brought for one in workers) / 1e9
+    own, bare = max(one.seconds for one in workers), max(one.by_hand for one in workers)
+    name = f"{size} dealt out to two, resumed"
+    return [
+        compare(
+            f"bytes that come to a node of {name}, against its checkpoint's",
+            brought,
+            workers[0].checkpoint / 1e9,
+            unit="GB",
+            goal="ratio <= 0.55",
+        ),
+        compare(f"{name}, against DCP by hand", own, bare, goal="ratio <= 1.1"),
+    ]
 
 
 def _stall(measured: Sequence[Measured]) -> float:
@@ -131,7 +159,7 @@ class Tokens:
     def accelerate(self, size: str, place: Path, *more: str) -> list[Measured]:
         """Train by the script for accelerate, as torchrun starts it."""
         words = [sys.executable, "-m", SCRIPT, size, str(self._shard), *more]
-        return _measured([words] * WORKERS, _torchrun(), place)
+        return _measured([words] * WORKERS, _torchrun(), place, Measured)
 
     def dcp(self, size: str, place: Path) -> list[Measured]:
         """Train by it, and save checkpoints by `torch.distributed.checkpoint`."""
@@ -160,7 +188,9 @@ class Tokens:
         }
         words = [sys.executable, "-m", ours.__name__, json.dumps(spec)]
         ranks = range(workers)
-        return _measured([[*words, str(rank)] for rank in ranks], [{} for _ in ranks], place)
+        return _measured(
+            [[*words, str(rank)] for rank in ranks], [{} for _ in ranks], place, Measured
+        )
 
     def titan(self, size: str, place: Path) -> list[Measured]:
         """Train by torchtitan, as torchrun starts it."""
@@ -173,7 +203,7 @@ class Tokens:
         }
         listed = [word for pair in options.items() for word in pair]
         words = [TITAN, "-m", "jobs.torchtitan.cpu", *listed]
-        return _measured([words] * WORKERS, _torchrun(), place)
+        return _measured([words] * WORKERS, _torchrun(), place, Measured)
 
     def _artifact(self, run: str, job: str, params: Mapping[str, object]) -> ArtifactRef:
         from orchestrator.adapters.torch_process_group import open_process_group
@@ -203,8 +233,11 @@ def _torchrun() -> list[dict[str, str]]:
 
 
 def _measured(
-    commands: Sequence[Sequence[str]], variables: Sequence[Mapping[str, str]], place: Path
-) -> list[Measured]:
+    commands: Sequence[Sequence[str]],
+    variables: Sequence[Mapping[str, str]],
+    place: Path,
+    kind: type[T],
+) -> list[T]:
     """Run the processes of all workers; return what each has told.
 
     Raises:
@@ -229,4 +262,4 @@ def _measured(
     lines = [re.findall(r'^\{"seconds".*$', text, re.MULTILINE) for text in told]
     if any(ends) or not all(lines):
         raise RuntimeError("\n".join(told)[-3000:])
-    return [Measured(**json.loads(line)) for own in lines for line in own]
+    return [kind(**json.loads(line)) for own in lines for line in own]

@@ -78,6 +78,23 @@ class Measured:
         print(json.dumps(asdict(self)), flush=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What a worker took to go on from a checkpoint: seconds, and those of DCP by hand.
+
+    `brought` are the bytes of the parts that came to its node, of those of the `checkpoint`.
+    """
+
+    seconds: float
+    by_hand: float
+    brought: int
+    checkpoint: int
+
+    def tell(self) -> None:
+        """Print it."""
+        print(json.dumps(asdict(self)), flush=True)
+
+
 class Steps:
     """Counts the steps of a size, and times those that count."""
 
