@@ -1,8 +1,8 @@
 """The files of a folder that count as its code, with their digests.
 
 All files do, data and prompts too, but for what `.gitignore` leaves out, what tools keep for
-themselves, and virtual environments. Code counts even where git ignores it: what was generated or
-compiled can be imported too.
+themselves, and virtual environments. Those travel with a run. Code that git ignores stays, and
+counts in a digest all the same: where nothing travels, as in this process, it can be imported.
 """
 
 from __future__ import annotations
@@ -48,9 +48,12 @@ class CodeFiles:
         self._seen: dict[str, Any] = {}
 
     def digest(self, folder: Path) -> tuple[str, frozenset[str]]:
-        """Return the SHA-256 over the files in `folder`, and the modules that they import."""
+        """Return the SHA-256 over the files in `folder`, and the modules that they import.
+
+        Code that git ignores is among them: it does not travel, but can be imported here.
+        """
         hashed, names = hashlib.sha256(), set[str]()
-        for name, path in self.below(folder):
+        for name, path in self._walk(folder, ignored_code=True):
             digest, imports = self.of(path)
             hashed.update(f"{name}\0{digest}\n".encode("utf-8", "surrogateescape"))
             names.update(imports)
@@ -86,16 +89,29 @@ class CodeFiles:
             new.unlink(missing_ok=True)
 
     def below(self, folder: Path) -> Iterator[tuple[str, Path]]:
-        """Yield all files that count by their path below `folder`, in a fixed order."""
-        yield from self._below(folder, "", gitignore.above(folder), frozenset())
+        """Yield all files that travel by their path below `folder`, in a fixed order."""
+        return self._walk(folder, ignored_code=False)
+
+    def ignored_code(self, folder: Path) -> Iterator[tuple[str, Path]]:
+        """Yield the code below `folder` that stays here, since git ignores it."""
+        travels = {name for name, _ in self.below(folder)}
+        for name, path in self._walk(folder, ignored_code=True):
+            if name not in travels:
+                yield name, path
+
+    def _walk(self, folder: Path, *, ignored_code: bool) -> Iterator[tuple[str, Path]]:
+        code = _CODE if ignored_code else frozenset[str]()
+        yield from self._below(folder, "", gitignore.above(folder), code, frozenset())
 
     def _below(
         self,
         folder: Path,
         prefix: str,
         rules: tuple[gitignore.Rule, ...],
+        code: frozenset[str],
         ways: frozenset[Path],
     ) -> Iterator[tuple[str, Path]]:
+        """Yield what counts in `folder`, by the rules above it; suffixes of `code` always do."""
         real = folder.resolve()
         if real in ways or real in self._apart or (folder / "pyvenv.cfg").exists():
             return  # a link that leads in a circle, or no code
@@ -107,20 +123,19 @@ class CodeFiles:
             return
         for path in paths:
             is_folder = path.is_dir()
-            if _left_out(path, rules, is_folder=is_folder):
+            if _is_of_tools(path):
+                continue
+            ignored = gitignore.ignored(path, rules, is_folder=is_folder)
+            if ignored and (is_folder or path.suffix not in code):
                 continue
             if is_folder:
-                yield from self._below(path, f"{prefix}{path.name}/", rules, ways | {real})
+                yield from self._below(path, f"{prefix}{path.name}/", rules, code, ways | {real})
             elif path.is_file():
                 yield f"{prefix}{path.name}", path
 
 
-def _left_out(path: Path, rules: tuple[gitignore.Rule, ...], *, is_folder: bool) -> bool:
-    if path.name in _TOOLS or path.suffix in _COMPILED or path.name.endswith(".egg-info"):
-        return True
-    if not is_folder and path.suffix in _CODE:
-        return False
-    return gitignore.ignored(path, rules, is_folder=is_folder)
+def _is_of_tools(path: Path) -> bool:
+    return path.name in _TOOLS or path.suffix in _COMPILED or path.name.endswith(".egg-info")
 
 
 def _read(path: Path) -> tuple[str, list[str]]:

@@ -1,4 +1,8 @@
-"""What `.gitignore` leaves out, by git's rules; git itself need not be there."""
+"""What `.gitignore` leaves out, by git's rules; git itself need not be there.
+
+`.orchestratorignore` beside it is written alike and has the last word: `!*.so` lets compiled
+modules travel that git ignores, `notes/` leaves out what git keeps.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-NAME = ".gitignore"
+NAMES = (".gitignore", ".orchestratorignore")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of a `.gitignore` that lies in `folder`."""
+    """One line of a `.gitignore`, or a file like it, that lies in `folder`."""
 
     folder: Path
     pattern: re.Pattern[str]
@@ -37,15 +41,13 @@ def above(folder: Path) -> tuple[Rule, ...]:
 
 
 def read(folder: Path) -> Iterator[Rule]:
-    """Yield the rules of the `.gitignore` in `folder`; none where there is none."""
-    try:
-        lines = (folder / NAME).read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        rule = _rule(folder, line)
-        if rule is not None:
-            yield rule
+    """Yield the rules that lie in `folder`, in their order; none where there are none."""
+    for name in NAMES:
+        try:
+            lines = (folder / name).read_text("utf-8", "replace").splitlines()
+        except OSError:
+            continue
+        yield from (rule for line in lines if (rule := _rule(folder, line)) is not None)
 
 
 def ignored(path: Path, rules: Iterable[Rule], *, is_folder: bool) -> bool:

@@ -6,6 +6,7 @@ sources. What is installed is not taken along: the nodes have it installed too.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import sys
@@ -46,6 +47,26 @@ class Shipment:
             for name, path in self._files.below(place):
                 yield f"{prefix}/{name}", path
 
+    def missing(self) -> Iterator[str]:
+        """Yield a line for each module that stays here, since git ignores it, and is imported."""
+        ignored = {
+            path: path.name.partition(".")[0]
+            for place in (self._folders | self._beside).values()
+            if place.is_dir()
+            for _, path in self._files.ignored_code(place)
+        }
+        if not ignored:
+            return
+        imported = set[str]()
+        for _, path in self.files():
+            if path.suffix == ".py":
+                imported.update(_imported(path))
+        for path, module in ignored.items():
+            name = path.parent.name if module == "__init__" else module
+            if name in imported:
+                hint = f"write '!{path.name}' into .orchestratorignore to have it travel"
+                yield f"{str(path)!r} is imported and stays here, since git ignores it; {hint}"
+
     def key(self) -> str:
         """Return what changes when a file does; empty where nothing travels."""
         lines = [
@@ -68,13 +89,29 @@ class Shipment:
         return True
 
 
+def _imported(path: Path) -> Iterator[str]:
+    """Yield each part of the names that a module imports; none of what is no Python."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            yield from (part for name in names for part in name.split("."))
+
+
 def _top_level(jobs: JobSettings) -> list[str]:
     names = {package.partition(".")[0] for package in jobs.packages}
     return sorted(names - sys.stdlib_module_names - {"orchestrator"})
 
 
 def weigh(shipment: Shipment, most_mb: int) -> tuple[list[Problem], list[str]]:
-    """Return what is in the way of a shipment, and a line for each large file."""
+    """Return what is in the way of a shipment, and a line for each file that is worth one.
+
+    That is one that is large, or that is imported and does not travel.
+    """
     total, large = 0, list[tuple[int, str]]()
     for _, path in shipment.files():
         if not os.access(path, os.R_OK):
@@ -87,7 +124,8 @@ def weigh(shipment: Shipment, most_mb: int) -> tuple[list[Problem], list[str]]:
         if total > most_mb * _MB:
             return [_too_much(path, sorted(large, reverse=True), most_mb)], []
     line = "travels with the code of each run; data is better named in .gitignore"
-    return [], [f"{path!r} ({size / _MB:.0f} MB) {line}" for size, path in large]
+    notes = [f"{path!r} ({size / _MB:.0f} MB) {line}" for size, path in large]
+    return [], [*notes, *shipment.missing()]
 
 
 def _too_much(last: Path, large: list[tuple[int, str]], most_mb: int) -> Problem:

@@ -88,7 +88,9 @@ def test_what_is_no_code_does_not_change_a_digest(
     assert digest() == before
 
 
-def test_code_that_git_ignores_counts_for_it_can_be_imported(code: Path, digest: Digest) -> None:
+def test_code_that_git_ignores_counts_for_it_can_be_imported_here(
+    code: Path, digest: Digest
+) -> None:
     (code / ".gitignore").write_text("_version.py\n")
     before = digest()
     (code / "acme" / "_version.py").write_text("version = 2\n")

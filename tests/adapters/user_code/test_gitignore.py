@@ -28,6 +28,8 @@ FILES = (
     "build/lib.txt",
     "name with space.txt",
     "a[1].txt",
+    "src/local_secrets.py",
+    "src/kept.py",
 )
 RULES = (
     "*.log\n!keep.log",
@@ -48,6 +50,7 @@ RULES = (
     "*\n!a.txt",
     "[",
     "er",
+    "*.py",
 )
 
 
@@ -79,8 +82,15 @@ def test_the_rules_of_folders_above_hold_up_to_the_root_of_the_work_tree(tmp_pat
     assert names(inner) == ["code.txt", "outside.txt"]
 
 
+def test_code_is_left_out_like_all_else_and_our_own_file_has_the_last_word(tmp_path: Path) -> None:
+    for name in ("local_secrets.py", "fast.cpython-311.so", "kept.py", "notes.txt"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / ".gitignore").write_text("local_secrets.py\n*.so\n")
+    assert names(tmp_path) == [".gitignore", "kept.py", "notes.txt"]
+    (tmp_path / ".orchestratorignore").write_text("!*.so\nnotes.txt\n.orchestratorignore\n")
+    assert names(tmp_path) == [".gitignore", "fast.cpython-311.so", "kept.py"]
+
+
 def names(folder: Path) -> list[str]:
-    """Return what counts as code in a folder."""
-    files = CodeFiles()
-    files.digest(folder)
-    return sorted(Path(path).relative_to(folder).as_posix() for path in files.read)
+    """Return what travels of a folder."""
+    return sorted(name for name, _ in CodeFiles().below(folder))

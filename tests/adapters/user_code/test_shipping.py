@@ -94,6 +94,29 @@ def test_a_large_file_is_named_and_too_much_is_refused_with_what_makes_it_so(cod
     assert [str(problem) for problem in problems] == [f"{too_much}: {why}"]
 
 
+def test_an_ignored_module_that_is_imported_is_named_and_one_that_is_not_is_not(
+    code: Path,
+) -> None:
+    (code / ".gitignore").write_text("_version.py\nlocal_secrets.py\n*.so\n")
+    for name in ("acme/_version.py", "local_secrets.py", "acme/fast.cpython-311.so"):
+        (code / name).write_text("x = 1\n")
+    (code / "acme" / "__init__.py").write_text(
+        "from ._version import x\nfrom acme import (\n fast)\n"
+    )
+    (code / "broken.py").write_text("import local_secrets, (\n")
+    problems, notes = weigh(shipment("acme", code=code), 500)
+    assert problems == []
+    hint = "write '!_version.py' into .orchestratorignore to have it travel"
+    assert [note.split(" ")[0] for note in notes] == [
+        f"'{code}/acme/_version.py'",
+        f"'{code}/acme/fast.cpython-311.so'",
+    ]
+    assert notes[0].endswith(f"is imported and stays here, since git ignores it; {hint}")
+    (code / ".orchestratorignore").write_text("!_version.py\n!*.so\n")
+    assert weigh(shipment("acme", code=code), 500) == ([], [])
+    assert "000/acme/_version.py" in dict(shipment("acme", code=code).files())
+
+
 def test_many_small_files_are_too_much_too(code: Path) -> None:
     (code / "many.txt").write_bytes(b"1" * 2_000_000)
     problems, _ = weigh(shipment("acme", code=code), 1)
