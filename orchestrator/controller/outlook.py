@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 
 from orchestrator.controller.backfill import held_up_by
 from orchestrator.controller.better_places import PlaceWatcher
 from orchestrator.core.runs.decide import at_gate, wanting
+from orchestrator.core.runs.fleet_on_cluster import FleetOnCluster, fleet_on_cluster
 from orchestrator.core.runs.recovery import QUIET, Outlook
 from orchestrator.core.runs.run import Run, StageRun
 from orchestrator.core.spec.hardware import name_in_fleet, pool_of_fleet
@@ -50,7 +52,7 @@ class OutlookWatcher:
         if tick >= self._next_look or wanted != self._queued:  # another stage, or another pool
             self._next_look = tick + SECONDS_BETWEEN_LOOKS  # where the store is away
             drained = drained_in(run.plan.fleet, self._queues)
-            unused = unused_in(run.plan.fleet, self._queues)
+            unused = unused_on(fleet_on_cluster(run.header), self._queues)
             self._say(run, wanted, tick)
             queue = self._queue(run, wanted)
             self._outlook = Outlook(
@@ -131,10 +133,17 @@ def drained_in(fleet: str, queues: Queues) -> dict[str, str]:
     return {pool: why for pool, why in named if pool is not None}
 
 
-def unused_in(fleet: str, queues: Queues) -> list[UnusedNode]:
-    """Return the nodes of the pools of `fleet` that are not to be used."""
-    named = ((pool_of_fleet(fleet, unused.pool), unused) for unused in queues.unused_nodes())
-    return [replace(unused, pool=pool) for pool, unused in named if pool is not None]
+def unused_on(cluster: FleetOnCluster, queues: Queues) -> list[UnusedNode]:
+    """Return the nodes of a fleet on its cluster that are not to be used, whoever said so.
+
+    Of what several fleets say of a node that holds which lasts longest: a drain, before all.
+    """
+    nodes: dict[tuple[str, str], UnusedNode] = {}
+    for unused in sorted(queues.unused_nodes(), key=lambda node: node.until or inf):
+        pool = cluster.pool_of(unused.pool)
+        if pool is not None:
+            nodes[pool, unused.node] = replace(unused, pool=pool)
+    return [nodes[key] for key in sorted(nodes)]
 
 
 def _quarantined(unused: Iterable[UnusedNode]) -> dict[str, tuple[str, ...]]:

@@ -19,18 +19,19 @@ def is_loopback(host: str) -> bool:
 
 def leads_home(address: str) -> bool:
     """Whether HOST, HOST:PORT or a URL leads each host to itself: loopback or unspecified."""
-    host = _host(address)
+    host = host_of(address)
     number = _number(host)
     return is_loopback(host) or (number is not None and number.is_unspecified)
 
 
 def is_bare_name(address: str) -> bool:
     """Whether HOST, HOST:PORT or a URL has a name without a domain: each site has a `head`."""
-    host = _host(address).rstrip(".")
+    host = host_of(address).rstrip(".")
     return bool(host) and _number(host) is None and "." not in host
 
 
-def _host(address: str) -> str:
+def host_of(address: str) -> str:
+    """Return the host of HOST, HOST:PORT or a URL; empty where there is none."""
     if _number(address) is not None:
         return address
     try:

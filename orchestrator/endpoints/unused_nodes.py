@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Protocol
 
 from orchestrator.core.errors import NotFoundError, StoreError
-from orchestrator.core.spec.hardware import pool_of_fleet
+from orchestrator.core.runs.fleet_on_cluster import FleetOnCluster, fleet_on_cluster
 from orchestrator.messages import UnusedNode
 from orchestrator.ports import Clock, EventLog, Queues
 
@@ -25,10 +26,10 @@ class UnusedNodes:
         self._store, self._clock = store, clock
         self._listed: Sequence[UnusedNode] = ()
         self._until = float("-inf")
-        self._fleets: dict[str, str | None] = {}
+        self._fleets: dict[str, FleetOnCluster | None] = {}
 
     def of(self, run: str, pool: str) -> Mapping[str, UnusedNode]:
-        """Return those of a pool of the fleet of a run, by name."""
+        """Return those of a pool of the fleet of a run, by name; whichever fleet said so."""
         now = self._clock.monotonic()
         try:
             if now >= self._until:
@@ -40,14 +41,13 @@ class UnusedNodes:
             fleet = self._fleets.get(run)
         if fleet is None:
             return {}
-        return {
-            node.node: node for node in self._listed if pool_of_fleet(fleet, node.pool) == pool
-        }
+        listed = sorted(self._listed, key=lambda node: node.until or inf)  # a drain holds
+        return {node.node: node for node in listed if fleet.pool_of(node.pool) == pool}
 
-    def _fleet(self, run: str) -> str | None:
+    def _fleet(self, run: str) -> FleetOnCluster | None:
         if run not in self._fleets:
             try:
-                self._fleets[run] = self._store.header(run).plan.fleet
+                self._fleets[run] = fleet_on_cluster(self._store.header(run))
             except NotFoundError:
                 self._fleets[run] = None
         return self._fleets[run]

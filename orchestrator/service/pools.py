@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator import wiring
-from orchestrator.controller.outlook import SECONDS_IN_QUEUE, drained_in, unused_in
+from orchestrator.controller.outlook import SECONDS_IN_QUEUE, drained_in, unused_on
 from orchestrator.core.errors import NotFoundError
 from orchestrator.core.nearest import choices
+from orchestrator.core.runs.fleet_on_cluster import FleetOnCluster, cluster_identity
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.hardware import Fleet, Pool, Role, name_in_fleet, pool_of_fleet
 from orchestrator.core.trust.qualification import EARNED, Verdict, not_measured, verdict_of
@@ -90,27 +91,59 @@ def pools(settings: Settings) -> PoolStates:
     live = wiring.pool_states(settings, home)
     store = wiring.database(home)
     drained = drained_in(settings.fleet.name, store)
-    known = PoolStates(
+    states = PoolStates(
         settings.fleet,
         live,
         drained,
         store.verdicts(),
         store.now(),
-        unused=unused_in(settings.fleet.name, store),
+        unused=unused_on(fleet_here(settings), store),
         queue=_queue(settings.fleet.name, store),
     )
     trusted = {
         name: pool
         for name, pool in settings.fleet.pools.items()
-        if settings.qualification.ask_for_one(pool) and known.verdicts_of(pool)
+        if settings.qualification.ask_for_one(pool) and states.verdicts_of(pool)
     }
-    return replace(known, nodes=wiring.nodes_of(settings, home, trusted))
+    return replace(states, nodes=wiring.nodes_of(settings, home, trusted))
+
+
+def fleet_here(settings: Settings) -> FleetOnCluster:
+    """Return the fleet of a config, and the cluster that the config or the environment names.
+
+    A home without an identity has launched nothing on a cluster of its own: that is not known yet.
+    """
+    address, home = wiring.cluster_address(settings), wiring.home_id_if_any(wiring.home())
+    return FleetOnCluster(settings.fleet.name, cluster_identity(address, wiring.host(), home))
+
+
+def use_again(
+    store: Queues,
+    here: FleetOnCluster,
+    pool: str,
+    nodes: Collection[str],
+    *,
+    drained: bool = True,
+) -> bool:
+    """Have nodes of a pool used again, whichever fleet kept them; return whether any did.
+
+    Without `drained` those that somebody drains stay as they are.
+    """
+    kept = [
+        unused
+        for unused in store.unused_nodes()
+        if unused.node in nodes and here.pool_of(unused.pool) == pool
+        if drained or unused.until is not None
+    ]
+    for unused in kept:
+        store.release_node(unused.pool, unused.node)
+    return bool(kept)
 
 
 def _queue(fleet: str, store: Queues) -> list[Queued]:
     """Return what waits for the pools of a fleet."""
-    named = ((pool_of_fleet(fleet, e.pool), e) for e in store.queue(SECONDS_IN_QUEUE))
-    return [replace(entry, pool=pool) for pool, entry in named if pool is not None]
+    entries = ((pool_of_fleet(fleet, e.pool), e) for e in store.queue(SECONDS_IN_QUEUE))
+    return [replace(entry, pool=pool) for pool, entry in entries if pool is not None]
 
 
 def pool_of(fleet: Fleet, name: str) -> Pool:
@@ -127,15 +160,23 @@ def pool_of(fleet: Fleet, name: str) -> Pool:
 
 @dataclass(frozen=True, slots=True)
 class PoolOrNode:
-    """A pool of a fleet, or one `node` of it."""
+    """A pool of a fleet, or one `node` of it on a cluster."""
 
     fleet: str
     pool: str
     node: str = ""
+    cluster: str = ""
+
+    @property
+    def here(self) -> FleetOnCluster:
+        """The fleet where its nodes are."""
+        return FleetOnCluster(self.fleet, self.cluster)
 
     @property
     def shared(self) -> str:
-        """Name of the pool among those of all fleets."""
+        """Name of the pool among those of all fleets, of a node's among those of all clusters."""
+        if self.node:
+            return self.here.name_of(self.pool)
         return name_in_fleet(self.fleet, self.pool)
 
     def __str__(self) -> str:
@@ -151,16 +192,16 @@ def place_of(settings: Settings, name: str, node: str = "") -> PoolOrNode:
     Raises:
         NotFoundError: There is none.
     """
-    fleet = settings.fleet
+    fleet, here = settings.fleet, fleet_here(settings)
     if name in fleet.pools and (not node or _NODE.fullmatch(node)):
-        return PoolOrNode(fleet.name, name, node)
+        return PoolOrNode(fleet.name, name, node, here.cluster)
     home = wiring.home()
-    known = [(unused.pool, unused.node) for unused in unused_in(fleet.name, wiring.database(home))]
+    nodes = [(unused.pool, unused.node) for unused in unused_on(here, wiring.database(home))]
     for status in wiring.pool_states(settings, home).values():
-        known += [(status.name, member.name) for member in status.members]
-    for owner, member in () if node else known:
+        nodes += [(status.name, member.name) for member in status.members]
+    for owner, member in () if node else nodes:
         if member == name:
-            return PoolOrNode(fleet.name, owner, member)
+            return PoolOrNode(fleet.name, owner, member, here.cluster)
     hint = choices(name, fleet.pools, "pools of this fleet")
     what = f"{name!r} is not a pool of fleet {fleet.name!r}; {hint}"
     raise NotFoundError(f"{what}; a node is named as it lives, or POOL/NODE")
@@ -201,11 +242,9 @@ def undrain(place: PoolOrNode) -> Change[bool]:
         store = wiring.database(wiring.home())
         if not place.node:
             kept = place.pool in drained_in(place.fleet, store)
-            for named in (place.pool, place.shared):
-                store.undrain(named)
+            for name in (place.pool, place.shared):
+                store.undrain(name)
             return kept
-        known = [(unused.pool, unused.node) for unused in unused_in(place.fleet, store)]
-        store.release_node(place.shared, place.node)
-        return (place.pool, place.node) in known
+        return use_again(store, place.here, place.pool, [place.node])
 
     return Change(f"use {place} again", make)

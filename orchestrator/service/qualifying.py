@@ -6,14 +6,15 @@ What breaks an attempt is a finding too: the pool is refused for it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator import wiring
 from orchestrator.core.errors import ConfigError, NotFoundError, Problem
+from orchestrator.core.runs.fleet_on_cluster import fleet_on_cluster
 from orchestrator.core.runs.run import Run
 from orchestrator.core.settings import Settings
-from orchestrator.core.spec.hardware import Pool, Role, name_in_fleet
+from orchestrator.core.spec.hardware import Pool, Role
 from orchestrator.core.spec.planted_faults import without_others
 from orchestrator.core.spec.stages import Json, Stage
 from orchestrator.core.trust.qualification import (
@@ -25,9 +26,8 @@ from orchestrator.core.trust.qualification import (
     judge,
 )
 from orchestrator.core.trust.trial import failures_of
-from orchestrator.ports import Queues
 from orchestrator.service import driving
-from orchestrator.service.pools import pool_of
+from orchestrator.service.pools import pool_of, use_again
 from orchestrator.wiring.config_source import ConfigSource
 
 PIPELINE = "pipeline=qualify"
@@ -140,16 +140,9 @@ def _qualify(qualification: Qualification, view: driving.View) -> tuple[Run, tup
     for verdict in verdicts:
         store.note_verdict(replace(verdict, nodes=measured))
     if verdicts and all(verdict.standing is not Standing.REFUSED for verdict in verdicts):
-        _let_in(store, settings.fleet.name, pool.name, measured)
+        here = fleet_on_cluster(final.header)
+        use_again(store, here, pool.name, measured, drained=False)  # who drains has other reasons
     return final, verdicts
-
-
-def _let_in(store: Queues, fleet: str, pool: str, nodes: Collection[str]) -> None:
-    """End the quarantine of nodes that were found sound; who drains one has other reasons."""
-    shared = name_in_fleet(fleet, pool)
-    for unused in store.unused_nodes():
-        if unused.pool == shared and unused.node in nodes and unused.until is not None:
-            store.release_node(shared, unused.node)
 
 
 def _measured(final: Run, live: Mapping[str, str]) -> dict[str, str]:

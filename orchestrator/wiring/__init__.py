@@ -52,6 +52,7 @@ from orchestrator.wiring.home_folder import (
     check_working_folder,
     home,
     home_id,
+    home_id_if_any,
     home_path,
     refusal,
 )
@@ -160,6 +161,7 @@ __all__ = [
     "head_facts",
     "home",
     "home_id",
+    "home_id_if_any",
     "home_path",
     "host",
     "job_forecasts",

@@ -130,6 +130,11 @@ def home_id(home: Path) -> str:
     return random_once(home / "id", 4)
 
 
+def home_id_if_any(home: Path) -> str:
+    """Return the identity of `home`; empty where nothing has asked for it yet."""
+    return home_id(home) if (home / "id").exists() else ""
+
+
 def refusal(error: OSError) -> str:
     """Return what the system refused, in a line: of the home, or of another file."""
     reason = error.strerror or str(error)

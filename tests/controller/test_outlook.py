@@ -209,3 +209,15 @@ def test_nodes_of_its_fleet_that_are_not_to_be_used_are_seen() -> None:
     seen = post.look(after=0.6)
     assert (seen.quarantined, seen.drained_nodes) == ({"a": ("n1",)}, {"a": {"n3": "repair"}})
     assert post.look(after=10.0).quarantined == {}
+
+
+def test_nodes_of_its_cluster_are_not_used_whichever_fleet_says_so() -> None:
+    post = Post()
+    config = {"cluster": {"address": "head:6379"}}
+    post.run = replace(post.run, header=replace(post.run.header, config=config))
+    post.store.quarantine("lab@head/a", "n1", "Xid 79", 10.0)
+    post.store.quarantine("lab@elsewhere/a", "n2", "Xid 79", 10.0)
+    post.store.drain_node("lab@head/a", "n3", "repair")
+    post.store.quarantine("test@head/a", "n3", "Xid 79", 10.0)
+    seen = post.look(after=0.6)
+    assert (seen.quarantined, seen.drained_nodes) == ({"a": ("n1",)}, {"a": {"n3": "repair"}})

@@ -11,6 +11,7 @@ from orchestrator.controller.quarantine import quarantine_node
 from orchestrator.controller.reuse import never_reuse
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.runs.decide import Start
+from orchestrator.core.runs.fleet_on_cluster import FleetOnCluster
 from orchestrator.core.runs.fold import begin
 from orchestrator.core.runs.recovery import Outlook
 from orchestrator.core.runs.states import AttemptFailed
@@ -32,6 +33,17 @@ def noted(shown: Failure, defaults: AttemptDefaults = DEFAULTS) -> list[tuple[st
 def test_a_node_on_which_a_chip_surely_broke_is_put_in_quarantine() -> None:
     reason = "device_lost in run/s/2: Xid 79: GPU has fallen off the bus"
     assert noted(BROKEN) == [("test/a", "n1", reason)]
+
+
+def test_the_cluster_stands_with_it_so_that_other_fleets_know_it_too() -> None:
+    store = MemoryStore()
+    named = replace(
+        header(plan(stage("s"))), config={"cluster": {"address": "ray://h0.lab:10001"}}
+    )
+    quarantine_node(store, begin(named), AttemptFailed("s", 2, BROKEN), DEFAULTS)
+    (unused,) = store.unused_nodes()
+    assert FleetOnCluster("team", "h0.lab").pool_of(unused.pool) == "a"
+    assert FleetOnCluster("team", "h1.lab").pool_of(unused.pool) is None
 
 
 @pytest.mark.parametrize(

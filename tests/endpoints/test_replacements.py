@@ -98,18 +98,22 @@ def test_what_another_reconciler_began_is_brought_to_its_end(
     assert bench.replicas.replacements == {}
 
 
-def test_the_nodes_that_are_not_to_be_used_are_those_of_the_fleet_of_the_run() -> None:
+def test_the_nodes_that_are_not_to_be_used_are_those_of_the_fleet_and_the_cluster_of_the_run() -> (
+    None
+):
     store, clock = MemoryStore(), FakeClock()
-    made = header(plan(stage("t")), "r2-1")
+    config = {"cluster": {"address": "head:6379"}}
+    made = replace(header(plan(stage("t")), "r2-1"), config=config)
     store.create(made, 0.0)
     fleet = made.plan.fleet
     unused = UnusedNodes(store, clock)
     assert unused.of("r2-1", "a") == {}
     store.drain_node(f"{fleet}/a", "h7", "new firmware")
-    store.drain_node("elsewhere/a", "h8", "new firmware")
+    store.drain_node("elsewhere@other/a", "h8", "new firmware")
+    store.drain_node("elsewhere@head/a", "h9", "new firmware")
     store.quarantine(f"{fleet}/a", "h9", "a chip broke", 60.0)
     clock.sleep(SECONDS_OF_A_LOOK)
     listed = unused.of("r2-1", "a")
-    assert {name: node.until is None for name, node in listed.items()} == {"h7": True, "h9": False}
+    assert {name: node.until is None for name, node in listed.items()} == {"h7": True, "h9": True}
     assert unused.of("r2-1", "b") == {}
     assert unused.of("no such run", "a") == {}

@@ -10,11 +10,11 @@ import pytest
 from orchestrator import wiring
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core.errors import NotFoundError
-from orchestrator.core.settings import Settings
+from orchestrator.core.runs.fleet_on_cluster import FleetOnCluster
+from orchestrator.core.settings import ClusterSettings, Settings
 from orchestrator.messages import NodeStatus, PoolState, PoolStatus
 from orchestrator.service import pools
-from orchestrator.service.pools import PoolOrNode, PoolStates, place_of
-from orchestrator.service.qualifying import _let_in
+from orchestrator.service.pools import PoolOrNode, PoolStates, place_of, use_again
 from tests.build import bindings, fleet, pipeline, pool
 from tests.memory import MemoryStore
 
@@ -34,6 +34,10 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SqlDatabase:
     return wiring.database(wiring.home())
 
 
+def cluster_settings(address: str) -> Settings:
+    return replace(SETTINGS, cluster=ClusterSettings(address=address))
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
@@ -47,7 +51,20 @@ def test_a_node_is_named_alone_where_it_lives_or_is_not_used(
     store: SqlDatabase, name: tuple[str, ...], meant: PoolOrNode
 ) -> None:
     store.drain_node("test/a", "n7", "repair")
-    assert place_of(SETTINGS, *name) == meant
+    assert replace(place_of(SETTINGS, *name), cluster="") == meant
+
+
+def test_a_node_of_a_cluster_is_not_used_by_any_fleet_there(store: SqlDatabase) -> None:
+    there = cluster_settings("head:6379")
+    pools.drain(place_of(there, "b", "n1"), "repair").make()
+    assert [(u.pool, u.node) for u in store.unused_nodes()] == [("test@head/b", "n1")]
+    team = replace(there, fleet=replace(there.fleet, name="team"))
+    elsewhere = replace(cluster_settings("http://other:8265"), fleet=team.fleet)
+    assert [(u.pool, u.node) for u in pools.pools(team).unused] == [("b", "n1")]
+    assert pools.pools(elsewhere).unused == []
+    assert not pools.undrain(place_of(elsewhere, "b", "n1")).make()
+    assert pools.undrain(place_of(team, "b", "n1")).make()
+    assert store.unused_nodes() == []
 
 
 @pytest.mark.parametrize(
@@ -106,6 +123,8 @@ def test_a_node_that_was_found_sound_comes_out_of_quarantine_but_is_drained_stil
     store = MemoryStore()
     for node in ("n1", "n2"):
         store.quarantine("test/a", node, "Xid 79", 60.0)
+    store.quarantine("other@head/a", "n1", "Xid 79", 60.0)
     store.drain_node("test/a", "n3", "repair")
-    _let_in(store, "test", "a", ["n1", "n3"])
+    here = FleetOnCluster("test", "head")
+    assert use_again(store, here, "a", ["n1", "n3"], drained=False)
     assert [unused.node for unused in store.unused_nodes()] == ["n2", "n3"]

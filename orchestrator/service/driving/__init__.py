@@ -4,12 +4,11 @@
 drive itself, `view.py` who is shown it and may interrupt it.
 """
 
+from orchestrator.core.runs.fleet_on_cluster import HOME, HOST
 from orchestrator.service.driving.beginning import begun, hand_over, hand_over_patience
 from orchestrator.service.driving.claim import claim
 from orchestrator.service.driving.driving import drive, drive_new, serves, wind_down
 from orchestrator.service.driving.request import (
-    HOME,
-    HOST,
     DriveRequest,
     from_here,
     from_namesake,

@@ -14,9 +14,10 @@ from orchestrator.controller.attempt_requests import AttemptDefaults
 from orchestrator.controller.controller_ports import ControllerPorts, RunStore
 from orchestrator.controller.loop import Controller, Observer
 from orchestrator.controller.monotonic import MonotonicClock
-from orchestrator.controller.outlook import drained_nodes, unused_in
+from orchestrator.controller.outlook import drained_nodes, unused_on
 from orchestrator.controller.output_recorder import OutputRecorder
 from orchestrator.core.errors import ClusterError, StaleControllerError, StoreError
+from orchestrator.core.runs.fleet_on_cluster import fleet_on_cluster
 from orchestrator.core.runs.fold import fold
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import StageState
@@ -194,7 +195,7 @@ def _prove_storage(
     if not address or request.settings.cluster.kind != "ray":
         wiring.prove_storage_here(request.settings, request.home, header.run)
     else:
-        drained = drained_nodes(unused_in(header.plan.fleet, queues))
+        drained = drained_nodes(unused_on(fleet_on_cluster(header), queues))
         wiring.prove_storage(
             request.settings, request.home, header.run, header.plan.pools, drained
         )

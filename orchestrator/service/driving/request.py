@@ -10,6 +10,7 @@ from pathlib import Path
 
 from orchestrator import wiring
 from orchestrator.core.errors import NotFoundError
+from orchestrator.core.runs.fleet_on_cluster import HOME, HOST
 from orchestrator.core.runs.run import RunHeader
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.plan import Plan
@@ -17,9 +18,7 @@ from orchestrator.messages import Succeeded
 from orchestrator.ports import EventLog
 
 BYTES_OF_AN_ID = 4
-HOST = "orchestrator.host"  # the tag that names the machine from which a run was launched
 MACHINE = "orchestrator.machine"  # the tag that tells that from others of its name
-HOME = "orchestrator.home"  # the tag with the identity of the home
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
