@@ -344,8 +344,8 @@ class HeadFacts:
 class NodeReport:
     """What a node is like. `silent` is why it could not be asked; all else is empty then.
 
-    `versions` are by name, with the digests of `code`. `ahead` is by how many seconds its clock is
-    before ours, `free` how many bytes it has by folder, `lacking` what it does not see, and why.
+    `versions` and digests of `code` are by name. Its clock is `ahead` by so many seconds, folders
+    have so many bytes `free`; it does not see what is `lacking`, nor open what is `untried`: why.
     """
 
     node: str
@@ -358,6 +358,7 @@ class NodeReport:
     free: Mapping[str, int] = field(default_factory=dict)
     interface: str = ""
     lacking: Mapping[str, str] = field(default_factory=dict)
+    untried: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

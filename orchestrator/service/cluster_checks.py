@@ -154,7 +154,8 @@ def _differences(report: NodeReport, here: SoftwareHere) -> Iterator[str]:
 
 _HINTS = {
     "storage": "give its processes the same storage.uri, credentials (AWS_*, FSSPEC_*) and extras",
-    "database": "let it reach that address: a controller may run there",
+    "database": "let it reach that address, with its password and certificates: a controller may "
+    "run there",
 }
 
 
@@ -165,4 +166,6 @@ def _in_words(nodes: Sequence[NodeReport]) -> str:
         (free for n in nodes for f, free in n.free.items() if f != SHARED_MEMORY), default=0
     )
     seen = f"clocks within {ahead:.1f} s, {free / GB:.0f} GB free at least"
-    return f"{named}: versions as here, {seen}, all is seen that is looked at"
+    untried = dict.fromkeys(f"{what} ({why})" for n in nodes for what, why in n.untried.items())
+    but = f"; reached and not opened: the {', the '.join(untried)}" if untried else ""
+    return f"{named}: versions as here, {seen}, all is seen that is looked at{but}"

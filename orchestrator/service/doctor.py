@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator import wiring
+from orchestrator.core.artifact import ANY_ROOM
 from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.settings import GatewaySettings, Settings
 from orchestrator.error_boundary import outcome, reason
@@ -44,6 +45,7 @@ def checks(source: ConfigSource | None = None) -> Iterator[Check]:
         settings = composed.value
         if composed.error is not None:
             yield Check("config", "error", _text_of(composed.error))
+    yield from _whole("cache", _cache(settings))
     yield from _whole("services", _services(home, settings))
     port = settings.gateway.port if settings else GatewaySettings().port
     yield from _whole("endpoint port", _gateway(home, port))
@@ -94,16 +96,23 @@ def _home() -> Check:
 
 
 def _machine(home: Path) -> Iterator[Check]:
-    existing = next(folder for folder in (home, *home.parents) if os.path.exists(folder))  # noqa: PTH110 - of any name
-    yield _space("disk", existing, LEAST_FREE_GB)
+    yield _space("disk", home, LEAST_FREE_GB)
     shared = Path("/dev/shm")  # noqa: S108 - Ray's object store lives there
     if shared.exists():
         yield _space("shared memory", shared, LEAST_SHARED_MEMORY_GB)
     yield Check("cores", "ok", str(os.cpu_count()))
 
 
+def _cache(settings: Settings | None) -> Iterator[Check]:
+    """Yield what the disk has free on which this machine keeps what it downloads."""
+    folder = wiring.cache_folder(settings.storage.room if settings else ANY_ROOM)
+    yield _space(f"cache {folder}", folder, LEAST_FREE_GB)
+
+
 def _space(name: str, folder: Path, least: float) -> Check:
-    free = shutil.disk_usage(folder).free / GB
+    """Return what is free where `folder` is, or will be."""
+    existing = next(place for place in (folder, *folder.parents) if os.path.exists(place))  # noqa: PTH110 - of any name
+    free = shutil.disk_usage(existing).free / GB
     enough = free >= least
     hint = "" if enough else f"; at least {least:g} GB are wanted"
     return Check(name, "ok" if enough else "warning", f"{free:.1f} GB free{hint}")

@@ -114,6 +114,7 @@ from orchestrator.wiring.serving_adapters import (
 )
 from orchestrator.wiring.storage import (
     artifact_store,
+    cache_folder,
     prove_storage,
     prove_storage_here,
     storage_uri,
@@ -130,6 +131,7 @@ __all__ = [
     "artifact_store",
     "attempt_defaults",
     "bury",
+    "cache_folder",
     "changed",
     "check_handing_over",
     "check_services",

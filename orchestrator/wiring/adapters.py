@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -63,6 +64,21 @@ def database(home: Path, patience: float | None = None) -> SqlDatabase:
 
     place = os.environ.get(DATABASE_VARIABLE) or home / "events.db"
     return SqlDatabase(place, patience, secret=partial(replica_secret, home))
+
+
+def database_refusal() -> tuple[str, str]:
+    """Return why this host can't use the database server that its environment names.
+
+    Where it names none, the second says that it was not tried, and what is lacking for it.
+    """
+    from orchestrator.adapters.database import addresses, transactions
+
+    address = os.environ.get(DATABASE_VARIABLE, "")
+    if addresses.servers(address, os.environ):
+        return transactions.refusal(address), ""
+    if importlib.util.find_spec("psycopg") is None:
+        return "", "its Python has no psycopg: install orchestrator[postgres] for a controller"
+    return "", f"{DATABASE_VARIABLE} is not set there"
 
 
 def has_database(home: Path) -> bool:

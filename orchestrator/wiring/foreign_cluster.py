@@ -25,6 +25,7 @@ from orchestrator.wiring.adapters import (
     DATABASE_VARIABLE,
     cluster_address,
     database,
+    database_refusal,
     run_worker,
     variable,
 )
@@ -140,7 +141,7 @@ def shared_code() -> Mapping[str, str]:
 
 
 def node_reports(settings: Settings, home: Path, mark: str) -> Sequence[NodeReport]:
-    """Return what each live node is like; it tries to read `mark` and to reach the database.
+    """Return what each live node is like; it tries to read `mark` and to open the database.
 
     The mark says its own name; without one nothing is read.
 
@@ -156,7 +157,14 @@ def node_reports(settings: Settings, home: Path, mark: str) -> Sequence[NodeRepo
         uri, patience = storage_uri(settings, home), settings.storage.proof
         return partial(unread, uri, mark, mark, values, patience)
 
-    checks = NodeChecks(read=read if mark else None, reach=_database_server(), code=CODE)
+    servers = _database_server()
+    checks = NodeChecks(
+        read=read if mark else None,
+        reach=servers,
+        code=CODE,
+        open_database=database_refusal if servers else None,
+        cache=settings.storage.cache,
+    )
     connected = RayCluster(cluster_address(settings), run_worker)
     try:
         return connected.reports(settings.fleet.pools, checks)

@@ -50,6 +50,13 @@ def room_here(room: CacheRoom) -> CacheRoom:
     return replace(room, folder=folder) if folder else room
 
 
+def cache_folder(room: CacheRoom) -> Path:
+    """Return the folder that holds the cache of this host; it may not be there yet."""
+    from orchestrator.adapters.artifacts.node_cache import parent_of
+
+    return parent_of(room_here(room).folder)
+
+
 def problems(settings: Settings, cluster: str) -> Iterator[Problem]:
     """Yield why no run can use the artifact store: this host can't, or others don't see it.
 

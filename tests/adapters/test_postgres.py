@@ -13,13 +13,14 @@ import pytest
 from sqlalchemy import text
 
 from orchestrator.adapters.clock import SystemClock
-from orchestrator.adapters.database import SqlDatabase, connections
+from orchestrator.adapters.database import SqlDatabase, connections, transactions
 from orchestrator.controller.recording import EventRecorder
 from orchestrator.core.errors import StoreError, UnstorableError
 from orchestrator.core.runs.run import Run
 from orchestrator.core.runs.states import RunStarted, RunState
 from orchestrator.messages import Points
 from orchestrator.service.runs import load
+from orchestrator.wiring.adapters import database_refusal
 from tests.build import header, plan, stage
 from tests.postgres import PostgresServer, server
 
@@ -64,6 +65,26 @@ def test_a_database_that_cannot_be_opened_is_a_line(
         SqlDatabase(change(postgres.schema()))  # type: ignore[operator]
     assert "\n" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_server_is_asked_whether_it_can_be_used(postgres: PostgresServer) -> None:
+    url = postgres.schema()
+    assert transactions.refusal(url) == ""
+    assert 'role "nosuch" does not exist' in transactions.refusal(url.replace("tests@", "nosuch@"))
+
+
+def test_a_host_says_why_it_can_not_use_the_database_that_it_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE", NO_HOST)
+    refused, untried = database_refusal()
+    assert "Connection refused" in refused
+    assert ("hunter2" in refused, untried) == (False, "")
+    for elsewhere in ("", "/srv/events.db"):
+        monkeypatch.setenv("ORCHESTRATOR_DATABASE", elsewhere)
+        assert database_refusal() == ("", "ORCHESTRATOR_DATABASE is not set there")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert "install orchestrator[postgres]" in database_refusal()[1]
 
 
 def test_the_driver_that_an_address_names_is_ours_whatever_it_says(

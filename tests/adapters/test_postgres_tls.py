@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.database import SqlDatabase
+from orchestrator.adapters.database import SqlDatabase, transactions
 from orchestrator.core.errors import StoreError
 from tests.certificates import Authority
 from tests.ports import free_port
@@ -69,6 +70,7 @@ def test_what_is_not_as_it_should_be_is_a_line(
 ) -> None:
     other = Authority(tmp_path, "somebody else").file
     url = f"{guarded.url.replace(*change)}?{query.format(ca=guarded.ca, other=other)}"
+    assert re.search(line, transactions.refusal(url)), "a node says the same"
     with pytest.raises(StoreError, match=line) as caught:
         SqlDatabase(url)
     said = str(caught.value)

@@ -36,6 +36,16 @@ def test_nodes_that_are_fine_are_one_line_a_pool() -> None:
     assert "clocks within 0.2 s, 40 GB free at least" in found[1].finding
 
 
+def test_a_database_that_was_reached_and_not_opened_is_told_in_the_line_of_the_pool() -> None:
+    untried = {"database": "ORCHESTRATOR_DATABASE is not set there"}
+    nodes = [replace(FINE, untried=untried), replace(FINE, node="h2", untried=untried)]
+    (check,) = judged(nodes, HERE, ("hopper",))
+    assert check.status == "ok"
+    but = "is seen that is looked at; reached and not opened: the database (ORCHESTRATOR_DATABASE"
+    assert but in check.finding
+    assert check.finding.count("not opened") == 1
+
+
 @pytest.mark.parametrize(
     ("change", "status", "said"),
     [

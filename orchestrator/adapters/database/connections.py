@@ -69,6 +69,16 @@ def open_database(url: str | URL, busy: float | None = None) -> tuple[Engine, En
     return engine, writer
 
 
+def ask(url: URL) -> None:
+    """Connect to the server of PostgreSQL at `url`, as runs do, and ask it something."""
+    engine = _postgresql(url.set(drivername=f"{POSTGRESQL}+psycopg"), BUSY_SECONDS)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+    finally:
+        engine.dispose()
+
+
 # --- SQLite ------------------------------------------------------------------------------------
 
 

@@ -114,6 +114,18 @@ def checked(address: str) -> str:
     return addresses.shown(address)
 
 
+def refusal(address: str) -> str:
+    """Return why the server of the database at `address` can't be used; empty where it answers.
+
+    Tables are neither looked at nor made.
+    """
+    try:
+        connections.ask(addresses.parsed(address))
+    except _FOREIGN as error:
+        return f"database {addresses.shown(address)!r}: {_reason(error)}"
+    return ""
+
+
 def _busy(patience: float | None) -> float | None:
     """Return how long one try waits for another writer: so that several fit into the patience."""
     return None if patience is None else min(connections.BUSY_SECONDS, patience / TRIES_WITHIN)

@@ -24,6 +24,7 @@ from orchestrator.error_boundary import reason
 from orchestrator.messages import NodeReport
 
 SECONDS = 60.0
+DATABASE = "database"
 Read: TypeAlias = Callable[[], str]
 _LOOKS = 3  # at the clock of a node: the quickest answer counts
 
@@ -34,25 +35,30 @@ class NodeChecks:
 
     `read` makes, for the pool of a node (or none), what looks there whether storage can be read,
     and returns why not; `reach` has HOST and PORT of services by their names, of which any of
-    several is enough; `code` names the packages whose files are compared.
+    several is enough; `open_database` returns there why it can't be opened, and why that was not
+    tried. `code` names the packages whose files are compared, `cache` the folder of what is
+    downloaded, where a node names no other.
     """
 
     read: Callable[[Pool | None], Read] | None
     reach: Mapping[str, Sequence[tuple[str, int]]]
     code: Sequence[str] = ()
+    open_database: Callable[[], tuple[str, str]] | None = None
+    cache: str = ""
 
 
 class _NodeReporter:
     """Runs on a node. It imports what it needs where it needs it: it may be of another version."""
 
     def facts(
-        self, host: str, reach: Mapping[str, Sequence[tuple[str, int]]], packages: Sequence[str]
+        self,
+        host: str,
+        reach: Mapping[str, Sequence[tuple[str, int]]],
+        packages: Sequence[str],
+        cache: str = "",
     ) -> dict[str, Any]:
-        import os
         import platform
-        import shutil
         import socket
-        import tempfile
         from importlib import metadata
 
         versions = {"Python": platform.python_version()}
@@ -61,8 +67,6 @@ class _NodeReporter:
                 versions[name] = metadata.version(package)
             except metadata.PackageNotFoundError:
                 versions[name] = ""
-        folders = [tempfile.gettempdir(), "/dev/shm"]  # noqa: S108 - Ray's object store lives there
-        free = {path: shutil.disk_usage(path).free for path in folders if os.path.isdir(path)}  # noqa: PTH112 - of any name
         lacking = {}
         for name, servers in reach.items():
             refused = []
@@ -77,7 +81,7 @@ class _NodeReporter:
         return {
             "versions": versions,
             "code": self.code(packages),
-            "free": free,
+            "free": self.free(cache),
             "lacking": lacking,
             "interface": self.interface(host),
         }
@@ -89,8 +93,25 @@ class _NodeReporter:
             return {}
         return {name: package(name) for name in packages}
 
-    def call(self, read: Callable[[], str]) -> str:
-        return read()
+    def free(self, cache: str) -> dict[str, int]:
+        import os
+        import shutil
+        import tempfile
+
+        kept = os.environ.get("ORCHESTRATOR_CACHE") or cache  # noqa: TID251 - of the node
+        kept = os.path.abspath(os.path.expanduser(kept)) if kept else ""  # noqa: PTH100, PTH111 - of any name
+        shared = "/dev/shm"  # noqa: S108 - Ray's object store lives there
+        free = {}
+        for path in (tempfile.gettempdir(), shared, kept):
+            held = path
+            while path == kept and held and not os.path.isdir(held):  # noqa: PTH112 - of any name
+                held = os.path.dirname(held)  # noqa: PTH120 - it is made when it is needed
+            if os.path.isdir(held):  # noqa: PTH112 - of any name
+                free[path] = shutil.disk_usage(held).free
+        return free
+
+    def call(self, question: Callable[[], Any]) -> Any:  # noqa: ANN401 - what it answers
+        return question()
 
     def interface(self, host: str) -> str:
         import fcntl
@@ -150,14 +171,17 @@ def _reported(
     now: Callable[[], float],
 ) -> list[NodeReport]:
     """Return what each of `nodes`, with its actor, is like."""
-    reach, code = dict(checks.reach), checks.code
-    facts = _answers({n.id: a.facts.remote(n.host, reach, code) for n, a in nodes}, now)
+    reach, code, cache = dict(checks.reach), checks.code, checks.cache
+    facts = _answers({n.id: a.facts.remote(n.host, reach, code, cache) for n, a in nodes}, now)
     clocks = _offsets({n.id: a for n, a in nodes if not facts[n.id].why}, now)
+    ours = [(n.id, a) for n, a in nodes if n.id in clocks and not clocks[n.id].why]
     storages: dict[str, _NodeAnswer] = {}
     if checks.read is not None:
-        ours = [(n.id, a) for n, a in nodes if n.id in clocks and not clocks[n.id].why]
         reads = {node: a.call.remote(checks.read(pool_of.get(node))) for node, a in ours}
         storages = _answers(reads, now)
+    databases: dict[str, _NodeAnswer] = {}
+    if checks.open_database is not None:
+        databases = _answers({n: a.call.remote(checks.open_database) for n, a in ours}, now)
     reported = []
     for node, _ in nodes:
         pool = pool_of.get(node.id)
@@ -169,8 +193,19 @@ def _reported(
         report = replace(report, **fact.value, ahead=clock.value)
         storage = storages.get(node.id, _NOTHING)
         unread = {"storage": text} if (text := storage.why or storage.value) else {}
-        reported.append(replace(report, lacking={**report.lacking, **unread}))
+        report = replace(report, lacking={**report.lacking, **unread})
+        reported.append(_with_database(report, databases.get(node.id, _NOTHING)))
     return reported
+
+
+def _with_database(report: NodeReport, answer: _NodeAnswer) -> NodeReport:
+    """Return the report with what a node says of the database, where it reaches that."""
+    refused, untried = (answer.why, "") if answer.why else answer.value or ("", "")
+    if not (refused or untried) or DATABASE in report.lacking:
+        return report
+    if refused:
+        return replace(report, lacking={**report.lacking, DATABASE: refused})
+    return replace(report, untried={DATABASE: untried})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import ray
@@ -17,6 +18,7 @@ from orchestrator.adapters.raycluster import node_report
 from orchestrator.adapters.raycluster.node_report import NodeChecks, reports
 from orchestrator.adapters.rayqueries import cluster_tables
 from orchestrator.core.spec.hardware import Pool
+from orchestrator.messages import NodeReport
 from orchestrator.node import software
 from tests.clusters import POOLS
 
@@ -50,6 +52,37 @@ def test_nodes_tell_of_their_versions_clocks_and_what_they_lack(ray_address: str
     assert found["nvidia-0"].pool == "nvidia"
     assert found["nvidia-0"].lacking["storage"] == "403, says nvidia"
     assert (found["head"].pool, "storage" in found["head"].lacking) == ("", False)
+
+
+def test_what_is_free_is_told_of_the_folder_of_the_cache_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache" / "deeper"
+    monkeypatch.delenv("ORCHESTRATOR_CACHE", raising=False)
+    reporter = node_report._NodeReporter()
+    assert reporter.free(str(cache))[str(cache)] > 0, "it is made when it is needed"
+    assert "" not in reporter.free("")
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "own"))
+    assert str(tmp_path / "own") in reporter.free(str(cache)), "a node may name another"
+    assert str(cache) not in reporter.free(str(cache))
+
+
+@pytest.mark.parametrize(
+    ("answer", "lacking", "untried"),
+    [
+        (("", ""), {}, {}),
+        (("no such password", ""), {"database": "no such password"}, {}),
+        (("", "it is not set there"), {}, {"database": "it is not set there"}),
+    ],
+)
+def test_a_node_says_whether_it_opens_the_database(
+    answer: tuple[str, str], lacking: dict[str, str], untried: dict[str, str]
+) -> None:
+    report = NodeReport(node="h1", pool="a", host="10.0.0.2")
+    after = node_report._with_database(report, node_report._NodeAnswer(answer))
+    assert (after.lacking, after.untried) == (lacking, untried)
+    cut_off = replace(report, lacking={"database": "no route"})
+    assert node_report._with_database(cut_off, node_report._NodeAnswer(answer)) == cut_off
 
 
 class StoppedNode:
@@ -101,3 +134,10 @@ def test_silent_nodes_are_waited_for_together(
     late = "it does not answer within 4 s"
     assert [report.silent for report in found] == [late, late, "", "", ""]
     assert [report.lacking.get("storage", "") for report in found] == ["", "", late, late, late]
+
+
+def test_who_can_not_say_it_lacks_the_database() -> None:
+    report = NodeReport(node="h1", pool="a", host="10.0.0.2")
+    late = node_report._NodeAnswer(why="it does not answer")
+    after = node_report._with_database(report, late)
+    assert after.lacking == {"database": "it does not answer"}
