@@ -121,15 +121,16 @@ class _Collector:
         store = self.database
         known = runs.load_all(store, store.runs(EVERY_RUN))
         lives = store.endpoints().values()
-        live = [r.deployment for life in lives for r in life.live if r.deployment is not None]
-        served = [ref for d in live for ref in (d.model, d.proof) if ref is not None]
-        uses = Uses(runs=[d.run for d in live], artifacts=served, digests=self._aliased(known))
+        revisions = [r for life in lives for r in (*life.live, life.before) if r is not None]
+        needed = [r.deployment for r in revisions if r.deployment is not None]
+        served = [ref for d in needed for ref in (d.model, d.proof) if ref is not None]
+        uses = Uses(runs=[d.run for d in needed], artifacts=served, digests=self._aliased(known))
         may_go = disposable(known, uses, self.rules, store.now())
         gone = [run for run in may_go.whole if _here(run)]
         whole = gone if self.tracked and Kind.RUNS in self.kinds else []
         return _Removable(
             parts=self._parts(may_go),
-            archives=self._archives(known, gone, [d.shipped for d in live if d.shipped]),
+            archives=self._archives(known, gone, [d.shipped for d in needed if d.shipped]),
             shown=[run for run in whole if _section(run, "tracking").get("enabled", True)],
         )
 

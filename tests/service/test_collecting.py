@@ -18,7 +18,13 @@ from orchestrator.adapters.artifacts.node_cache import NodeCache, cache_root
 from orchestrator.adapters.database import SqlDatabase
 from orchestrator.core import artifact_paths
 from orchestrator.core.artifact import ArtifactRef, Manifest, ShippedCode
-from orchestrator.core.endpoints.life import RevisionAdded, RevisionReady
+from orchestrator.core.endpoints.life import (
+    EndpointEvent,
+    RevisionAdded,
+    RevisionReady,
+    RevisionRetired,
+    SharesMoved,
+)
 from orchestrator.core.errors import TrackingError
 from orchestrator.core.failures.kinds import Failure, FailureKind
 from orchestrator.core.runs.retention import Retention
@@ -37,6 +43,7 @@ from orchestrator.core.trust.model_versions import KEY, ModelVersion, key_of
 from orchestrator.messages import Points, Succeeded
 from orchestrator.service import driving
 from orchestrator.service.collecting import DAY, Kind, collect
+from orchestrator.service.switching import run_of
 from tests.build import deployment, header, plan, stage
 
 ALL = Retention(newest=0, days=30.0)
@@ -156,6 +163,27 @@ def test_what_a_live_endpoint_serves_stays_and_goes_once_that_is_retired(home: H
     assert home.runs == {"old", "deployer"}
     assert home.left() == {"old"} | all_of("deployer"), "its way there is not needed"
     home.store.fetch(model)
+
+
+def test_what_a_rollback_would_deploy_anew_stays_while_its_endpoint_is_served(home: Home) -> None:
+    models = [home.run(f"model-{number}", 400 - number) for number in (1, 2, 3)]
+    for number, model in enumerate(models, start=1):
+        home.run(f"deployer-{number}", 300 - number)
+        served = deployment("chat", model=model, run=f"deployer-{number}", revision=number)
+        happened: list[EndpointEvent] = [RevisionAdded(number, served), RevisionReady(number)]
+        happened += [SharesMoved({number: 100}, "by hand")]
+        happened += [RevisionRetired(number - 1, "another leads")] if number > 1 else []
+        home.database.follow(home.database.endpoint("chat"), happened, home.now)
+    collect(ALL, EVERYTHING).make()
+    assert home.runs == {"model-2", "deployer-2", "model-3", "deployer-3"}
+    before = home.database.endpoint("chat").before
+    assert before is not None
+    assert run_of(home.database.endpoint("chat"), before.number).header.run == "deployer-2"
+    home.store.fetch(models[1])
+    last = [RevisionRetired(3, "by hand")]
+    home.database.follow(home.database.endpoint("chat"), last, home.now)
+    collect(ALL, EVERYTHING).make()
+    assert home.runs == set()
 
 
 class Registered:

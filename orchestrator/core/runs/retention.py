@@ -1,9 +1,9 @@
 """Which runs may be forgotten, and which things of those that stay.
 
 Kept whole is a run that isn't over, or that can be resumed; one of the newest, or that ended not
-long ago; what a live endpoint was deployed by; and what a run goes on from that isn't over. Of a
-run whose artifacts any of those uses, or that made a model with an alias, the record and the
-artifacts stay: only what is kept of its way there may go.
+long ago; what a live endpoint was deployed by, and what a rollback of it would deploy anew; and
+what a run goes on from that isn't over. Of a run whose artifacts any of those uses, or that made a
+model with an alias, the record and the artifacts stay: only what is kept of its way there may go.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Uses:
-    """What is in use: the `runs` that deployed live revisions, and the artifacts that these serve.
+    """What is in use: the `runs` that deployed revisions, and the artifacts that these serve.
+
+    Revisions are those that live, and those that a rollback goes back to.
 
     `digests` are of the models that have an alias in the registry.
     """
