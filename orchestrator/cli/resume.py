@@ -29,21 +29,21 @@ def steps_of(resumption: Resumption, *, detached: bool) -> Sequence[Step]:
     launch.warn(resumption.request.settings.renamed)
 
     def go() -> Exit:
-        if detached:
-            launch.tell_detached(resumption.detach())
-            return Exit.SUCCEEDED
         with LiveView.of(resumption.request.settings) as view:
             return of_state(resumption.drive(view).state)
 
-    steps = [Step(resumption.driven(detached=detached), go)]
-    if resumption.event is not None or resumption.other_code:
-        steps.insert(0, _reopening(resumption))
+    def hand_over() -> Exit:
+        launch.tell_detached(resumption.detach())
+        return Exit.SUCCEEDED
+
+    reopened, other_code = list(resumption.reopened()), resumption.other_code
+    driven = resumption.driven(detached=detached)
+    if detached:
+        return [Step("\n".join([*reopened, driven]), hand_over, announced=other_code)]
+    steps = [Step(driven, go)]
+    if reopened:
+        steps.insert(0, Step("\n".join(reopened), resumption.reopen, announced=other_code))
     return steps
-
-
-def _reopening(resumption: Resumption) -> Step:
-    what = "\n".join(resumption.reopened())
-    return Step(what, resumption.reopen, announced=resumption.other_code)
 
 
 def _ended(final: Run) -> Exit:

@@ -146,7 +146,6 @@ class LiveRun(Shown):
     def _go_on(self, resumption: reopening.Resumption | None) -> Self:
         if resumption is None:  # it has succeeded
             return self
-        resumption.reopen()
         if detachable(resumption.request.settings):
             resumption.detach()
         else:
@@ -154,6 +153,7 @@ class LiveRun(Shown):
         return self
 
     def __rich__(self) -> RenderableType:
+            resumption.reopen()
         """Return its stages, and its attempts where one has failed."""
         seen = self.status
         state = display.LOST if seen.lost else seen.run.state

@@ -81,7 +81,7 @@ class Resumption:
         return holder if alive else "nobody: no controller lives"
 
     def reopen(self) -> None:
-        """Commit that the run goes on.
+        """Commit that the run goes on, for `drive`; `detach` does that itself.
 
         Raises:
             StaleControllerError: Something has happened to the run since it was read.
@@ -101,9 +101,16 @@ class Resumption:
         return driving.drive(self.request, view, new=False, keep=driving.serves)
 
     def detach(self) -> RunHeader:
-        """Hand the run over to a Ray job, and return its header once that has it."""
+        """Hand the run over to a Ray job, and return its header once that has it.
+
+        It is opened again once the cluster takes jobs: until then it stays as it ended.
+
+        Raises:
+            ClusterError: The cluster takes none, or the job has ended, or does not have the run.
+        """
         pools = driving.startable(self.request.settings, self.request.header.plan)
         with driving.handing_over(self.request.settings, self.request.home, pools):
+            self.reopen()
             return detach(self.request)
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from orchestrator import wiring
 from orchestrator.cli import main
-from orchestrator.core.errors import DamagedError
+from orchestrator.client.running import LiveRun
+from orchestrator.core.errors import ClusterError, DamagedError
 from orchestrator.core.runs.run import RunHeader
-from orchestrator.core.runs.states import RunFailed, RunStarted, StageFailed, StageReused
+from orchestrator.core.runs.states import (
+    RunFailed,
+    RunStarted,
+    RunState,
+    StageFailed,
+    StageReused,
+)
 from orchestrator.core.settings import Settings
 from orchestrator.service import runs
 from orchestrator.service.reopening import Again, resume
@@ -72,6 +81,32 @@ def test_so_does_who_launches_a_config_with_the_old_name(
     dry = ["--dry-run"] if verb == "launch" else []
     assert main([verb, *dry, *words]) == 0
     assert LINE in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("far", [True, False])
+@pytest.mark.parametrize("verb", [("resume",), ("rerun", "noop")])
+def test_a_run_that_can_not_be_handed_over_stays_as_it_ended(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], *, far: bool
+) -> None:
+    config = {**settings.resolved, "cluster": {"kind": "ray", "address": "h0:6379"}}
+    header = RunHeader(run="f-1", plan=wiring.plan(settings), config=config)
+    store = wiring.database(wiring.home())
+    store.create(header, at=1.0)
+    store.append("f-1", 1, (RunStarted(1), StageFailed("noop", "broke"), RunFailed("broke")), 1.0)
+
+    def refuses(_settings: Settings) -> str:
+        raise ClusterError("its server of jobs does not answer")
+
+    monkeypatch.setattr(wiring, "hands_far", lambda _settings: far)
+    monkeypatch.setattr(wiring, "check_handing_over", refuses)
+    monkeypatch.setattr(wiring, "job_server", refuses)
+    services = import_module("orchestrator.service.driving.services")
+    monkeypatch.setattr(services, "services", lambda *_, **__: nullcontext())
+    with pytest.raises(ClusterError):
+        LiveRun("f-1").resume()
+    assert main([verb[0], "f-1", *verb[1:], "--detach"]) != 0
+    assert runs.find("f-1").state is RunState.FAILED
+    assert len(store.events("f-1")) == 3
 
 
 @pytest.fixture

@@ -96,13 +96,15 @@ def handing_over(
 
     Raises:
         ConfigError: A controller on another machine would not have what it needs.
-        ClusterError: The cluster can't be started or reached.
+        ClusterError: The cluster can't be started or reached, or its server of jobs can't.
     """
     if wiring.hands_far(settings):
         wiring.check_handing_over(settings)
         yield
         return
     with services(settings, home, pools, keep=lambda: True, gateway=gateway):
+        if wiring.cluster_address(settings):
+            wiring.job_server(settings)
         yield
 
 
