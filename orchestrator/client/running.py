@@ -86,14 +86,16 @@ class LiveRun(Shown):
         tail: int | None = None,
     ) -> Iterator[str]:
         """Yield what its stages wrote, wherever it is driven; with `follow` until it ends.
+        since: float | None = None,
 
-        Of one `stage`, `rank` or number of `attempt` alone; the last lines alone with `tail`.
+        Of one `stage`, `rank` or number of `attempt` alone; the last lines alone with `tail`,
+        those of the last seconds with `since`.
 
         Raises:
             NotFoundError: There is no such stage.
         """
-        wanted = Wanted(stage=stage, rank=rank, attempt=attempt, tail=tail)
-        return logs(self.name, wanted).lines(follow=follow)
+        selection = Wanted(stage=stage, rank=rank, attempt=attempt, tail=tail, since=since)
+        return logs(self.name, selection).lines(follow=follow)
 
     def profile(self, stage: str, *, rank: int = 0) -> str:
         """Return the stacks of all threads of a worker of a stage that runs.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, overload
 
 from rich.console import Group, RenderableType
 
 from orchestrator.client.running import LiveRun
 from orchestrator.client.shown import Shown
+from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.nearest import choices
 from orchestrator.core.runs.retention import Retention
 from orchestrator.core.spec.hardware import Fleet, Pool, Role
 from orchestrator.core.spec.outside_servers import Outside
@@ -185,22 +188,53 @@ def cost(by: Sequence[str] = ("endpoint", "key", "pool", "day"), *, days: float 
     return sums(by, days)
 
 
+@overload
 def gc(
-    kinds: Collection[Kind] = tuple(Kind),
+    kinds: Collection[str] = ...,
+    *,
+    newest: int = ...,
+    days: float = ...,
+    resumable: bool = ...,
+    dry_run: Literal[False] = ...,
+) -> Collected: ...
+
+
+@overload
+def gc(
+    kinds: Collection[str] = ...,
+    *,
+    newest: int = ...,
+    days: float = ...,
+    resumable: bool = ...,
+    dry_run: Literal[True],
+) -> Sequence[str]: ...
+
+
+def gc(
+    kinds: Collection[str] = tuple(Kind),
     *,
     newest: int = 20,
     days: float = 30.0,
     resumable: bool = False,
-) -> Collected:
+    dry_run: bool = False,
+) -> Collected | Sequence[str]:
     """Remove what nobody needs any more, and return how much that was.
 
     The `newest` runs that are over stay, those that ended in the last `days`, and those that can
-    be resumed unless `resumable` ones may go.
+    be resumed unless `resumable` ones may go. `kinds` are some of `checkpoints`, `points`,
+    `artifacts`, `runs`, `code` and `caches`. A `dry_run` returns what would go, in lines.
 
     Raises:
+        ConfigError: A kind is none of these.
         TrackingError: The registry of models can't be asked what it uses.
     """
-    return collect(Retention(newest=newest, days=days, resumable=resumable), kinds).make()
+    unknown = [name for name in kinds if name not in frozenset(Kind)]
+    if unknown:
+        hint = choices(unknown[0], tuple(Kind), "kinds")
+        raise ConfigError([Problem("kinds", f"{unknown[0]!r} is nothing to remove", hint)])
+    rules = Retention(newest=newest, days=days, resumable=resumable)
+    change = collect(rules, [Kind(name) for name in kinds], start=not dry_run)
+    return change.what.splitlines() if dry_run else change.make()
 
 
 def doctor(*overrides: str, config_dir: str | Path | None = None) -> Sequence[Check]:

@@ -102,6 +102,8 @@ def test_a_run_that_failed_goes_on_when_what_was_wrong_is_mended(home: Path) -> 
     assert run.stages["noop"].attempts[-1].failure.kind is o.FailureKind.USER_CODE
     assert "no such corpus" in repr(run), "attempts are shown where one has failed"
     assert any("no such corpus" in line for line in run.logs("noop"))
+    assert list(run.logs("noop", since=3600.0)) == list(run.logs("noop"))
+    assert list(run.logs("noop", since=0.0)) == []
     (home / "fail").unlink()
     (home / "go").touch()
     assert run.resume().state is o.RunState.SUCCEEDED

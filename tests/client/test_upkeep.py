@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -15,6 +15,13 @@ import orchestrator as o
 from orchestrator import wiring
 from orchestrator.core.endpoints.metering import Usage, day_of
 from orchestrator.core.errors import ConfigError, NotFoundError
+from orchestrator.core.runs.states import (
+    CancelRequested,
+    RunCancelled,
+    RunStarted,
+    StageCancelled,
+)
+from tests.build import header, plan, stage
 from tests.conftest import CONFIGURED
 
 # What the parser, or a live update, fills in.
@@ -65,6 +72,23 @@ def test_this_machine_is_checked_and_nothing_is_removed_from_an_empty_home() -> 
     checks = {check.check: check.status for check in o.doctor()}
     assert (checks["python"], checks["home"], checks["cluster"]) == ("ok", "ok", "ok")
     assert o.gc(["points"]).runs == 0
+    assert o.gc(["points", "runs"], dry_run=True) == ["nothing is to be removed"]
+    with pytest.raises(
+        ConfigError, match=r"'logs' is nothing to remove; kinds: artifacts, caches"
+    ):
+        o.gc(["logs"])
+
+
+def test_a_dry_run_says_what_would_be_removed_and_leaves_it() -> None:
+    store, at = wiring.database(wiring.home()), wiring.clock().now() - 40 * 86_400
+    config = {"tracking": {"enabled": False}}
+    store.create(replace(header(plan(stage("s")), "old"), config=config, created=at), at)
+    events = (RunStarted(1), CancelRequested("by hand"), StageCancelled("s"), RunCancelled())
+    store.append("old", 1, events, at)
+    (line,) = o.gc(["runs"], newest=0, resumable=True, dry_run=True)
+    assert line.startswith("of run old (cancelled, 40 days ago): ")
+    assert [known.run for known in store.runs()] == ["old"]
+    assert o.gc(["runs"], newest=0, resumable=True).runs == 1
 
 
 def test_a_pool_without_chips_is_not_qualified() -> None:
