@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from orchestrator.adapters import terminal
 from orchestrator.cli import parser
 from orchestrator.cli.exits import Exit, of_error, way_out
 from orchestrator.cli.interrupts import terminable
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.text import visible
+from orchestrator.display import terminal
 
 if TYPE_CHECKING:
     from orchestrator.cli.steps import Step

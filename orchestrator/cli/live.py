@@ -12,13 +12,12 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.adapters import terminal
 from orchestrator.cli import plan, run_summary
 from orchestrator.cli.interrupts import SignalInterrupts
 from orchestrator.core.runs.run import Run, RunHeader, StageRun
 from orchestrator.core.runs.states import StageState
 from orchestrator.core.settings import Settings
-from orchestrator.display import tables
+from orchestrator.display import tables, terminal
 from orchestrator.messages import Message, Placed, Points, Progress, Untold, Waiting
 from orchestrator.ports import Clock
 from orchestrator.service import driving, environment

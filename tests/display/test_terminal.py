@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters import terminal
-from orchestrator.adapters.terminal import LEFT_OUT, MOST_CHARACTERS, PLAIN, Terminal
+from orchestrator.display import terminal
+from orchestrator.display.terminal import LEFT_OUT, MOST_CHARACTERS, PLAIN, Terminal
 
 
 class Slow(io.StringIO):

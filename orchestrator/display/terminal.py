@@ -150,10 +150,8 @@ class Terminal:
 
     def _open(self) -> int:
         if self._spare is not None:
-            from orchestrator.supervisor import file_modes  # help is printed without it
-
             with suppress(OSError):
-                file_modes.private_folder(self._spare.parent)
+                self._spare.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 return os.open(self._spare, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         return os.open(os.devnull, os.O_WRONLY)
 
