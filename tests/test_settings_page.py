@@ -168,6 +168,15 @@ def test_each_wait_is_a_setting_or_named_as_fixed() -> None:
     assert unnamed == []
 
 
+def test_each_bound_of_what_is_kept_or_decided_is_named_as_fixed() -> None:
+    bounds = re.compile(r"^_?(MOST|LEAST)_|^(FEWEST|MUCH)$|(^|_)TRIES(_|$)|_OF_REST$|_AHEAD$")
+    named = set(re.findall(r"`(\w+[.][A-Z_]+)`", section("Fixed, and why")))
+    often = re.compile("BETWEEN|PAUSE")  # which decides nothing
+    names = {(module, name) for module, name, *_ in constants() if not often.search(name)}
+    bounding = {f"{module}.{name}" for module, name in names if bounds.search(name)}
+    assert bounding - named == set()
+
+
 def test_what_is_named_as_fixed_is_there() -> None:
     named = re.findall(r"`(\w+[.][A-Z_]+)`", section("Fixed, and why"))
     assert len(named) == len(set(named))
