@@ -262,6 +262,18 @@ def file_of(name: str) -> Path:
     return file
 
 
+def test_the_walk_through_says_through_how_many_files_a_launch_and_a_request_lead() -> None:
+    both = {("One launch", "One attempt"): 22, ("One request", "One answer"): 15}
+    counts = []
+    for headings, most in both.items():
+        files = {file_of(name) for heading in headings for name in steps_of(heading)}
+        assert len(files) <= most, headings
+        counts.append(len(files))
+    launch, request = counts
+    line = f"attempt leads through {launch} files, a request with its answer through {request}."
+    assert line in text_of("docs/walkthrough.md")
+
+
 @pytest.mark.parametrize(("heading", "most"), WAYS.items())
 def test_the_walk_through_leads_through_functions_in_few_files(heading: str, most: int) -> None:
     files = [file_of(name) for name in steps_of(heading)]
