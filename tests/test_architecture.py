@@ -43,6 +43,9 @@ CLASSES_OF_ONE_NAME = {
     "Finding": "a job of qualification writes what the core reads; neither imports the other",
     "Line": "one is of a worker's log, one of a command's output, which no other file sees",
 }
+# Class names of tests that say nothing of what is tried, and how many of the others stand twice.
+RIDDLES_OF_TESTS = {"Desk", "Place", "World"}
+MOST_TEST_CLASSES_OF_ONE_NAME = 27
 # A file stands twice by its name where it is a port and what is behind it, and where it is a verb,
 # what that prints and its use case. Of others, why.
 ROOMS_OF_A_PORT, ROOMS_OF_A_VERB = {"ports", "adapters"}, {"cli", "display", "service"}
@@ -198,6 +201,17 @@ def test_no_two_classes_share_a_name() -> None:
     twice = {name: paths for name, paths in places.items() if len(paths) > 1}
     assert {name: twice[name] for name in twice.keys() - CLASSES_OF_ONE_NAME.keys()} == {}
     assert CLASSES_OF_ONE_NAME.keys() - twice.keys() == set(), "these stand once"
+
+
+def test_few_classes_of_tests_share_a_name_and_none_is_a_riddle() -> None:
+    places: dict[str, set[str]] = defaultdict(set)
+    for path in TESTS:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ClassDef):
+                places[node.name.strip("_")].add(name_of(path))
+    assert places.keys() & RIDDLES_OF_TESTS == set()
+    twice = [name for name, paths in places.items() if len(paths) > 1]
+    assert len(twice) <= MOST_TEST_CLASSES_OF_ONE_NAME
 
 
 def are_of_one_subject(rooms: list[str]) -> bool:

@@ -37,7 +37,7 @@ TRAIN = ("pipeline=noop", "pipeline.stages.noop.job=mine.train", "pipeline.stage
 NEEDS = ("pipeline.stages.noop.needs={workers: 1, devices: 1, cpus: 1}", "fallbacks.train=[]")
 
 
-class Desk:
+class WorkingFolder:
     """A working folder with jobs of its own, which find what they are told to find."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
@@ -54,21 +54,23 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, environment: dict[str, str]) -> Desk:
-    return Desk(tmp_path, environment)
+def desk(tmp_path: Path, environment: dict[str, str]) -> WorkingFolder:
+    return WorkingFolder(tmp_path, environment)
 
 
 @pytest.fixture(scope="module")
-def refused(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Desk:
-    """A desk at which pool `nvidia` was refused for training."""
-    made = Desk(tmp_path_factory.mktemp("refused"), environment)
+def refused(
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
+) -> WorkingFolder:
+    """A folder in which pool `nvidia` was refused for training."""
+    made = WorkingFolder(tmp_path_factory.mktemp("refused"), environment)
     done = made.qualify(f"{NODES}.status=failed")
     assert done.returncode == 100, done.stdout + done.stderr
     assert "operators aten::silu: missing" in done.stdout
     return made
 
 
-def test_a_pool_without_a_flaw_is_qualified_and_pools_shows_it(desk: Desk) -> None:
+def test_a_pool_without_a_flaw_is_qualified_and_pools_shows_it(desk: WorkingFolder) -> None:
     done = desk.qualify("--quick")
     assert done.returncode == 0, done.stdout + done.stderr
     known = desk.pools(*POOL)
@@ -81,7 +83,7 @@ def test_a_pool_without_a_flaw_is_qualified_and_pools_shows_it(desk: Desk) -> No
     assert json.loads(desk.run("status", "--json").stdout)[0]["pipeline"] == "qualify"
 
 
-def test_a_refused_pool_is_used_by_no_launch_but_by_name(refused: Desk) -> None:
+def test_a_refused_pool_is_used_by_no_launch_but_by_name(refused: WorkingFolder) -> None:
     launch = (*HERE, *POOL, *TRAIN, *NEEDS)
     planned = refused.run("plan", *launch)
     assert planned.returncode == 0
@@ -95,7 +97,7 @@ def test_a_refused_pool_is_used_by_no_launch_but_by_name(refused: Desk) -> None:
     assert used.returncode == 0, used.stdout + used.stderr
 
 
-def test_a_refused_fallback_is_left_out(refused: Desk) -> None:
+def test_a_refused_fallback_is_left_out(refused: WorkingFolder) -> None:
     bound = ("roles.train=ascend", "fallbacks.train=[nvidia]")
     words = (*HERE, *POOL, *TRAIN, NEEDS[0], *bound)
     done = refused.run("launch", *words)
@@ -103,7 +105,7 @@ def test_a_refused_fallback_is_left_out(refused: Desk) -> None:
     assert "no fallback: pool 'nvidia' was refused for train" in done.stdout
 
 
-def test_a_gap_that_serving_does_not_need_leaves_it_qualified(refused: Desk) -> None:
+def test_a_gap_that_serving_does_not_need_leaves_it_qualified(refused: WorkingFolder) -> None:
     known = refused.pools(*POOL)["nvidia"]
     assert known["train"]["verdict"] == "refused"
     assert known["serve"]["verdict"] == "qualified"
@@ -118,7 +120,7 @@ GOES_ON = {
 
 @pytest.mark.parametrize("stages", [GOES_ON, {"train": {"job": "mine.make", "role": "train"}}])
 def test_a_model_that_no_parameter_tells_is_read_where_a_run_has_made_it(
-    desk: Desk, stages: dict[str, object]
+    desk: WorkingFolder, stages: dict[str, object]
 ) -> None:
     folder = desk.folder
     (folder / "conf/pipeline").mkdir(parents=True)
@@ -139,7 +141,7 @@ def test_a_model_that_no_parameter_tells_is_read_where_a_run_has_made_it(
     assert f"operators aten::silu: gpt2 of {released}" in done.stdout
 
 
-def test_what_breaks_an_attempt_refuses_the_pool(desk: Desk) -> None:
+def test_what_breaks_an_attempt_refuses_the_pool(desk: WorkingFolder) -> None:
     done = desk.qualify(f"{NODES}.broken='NPU out of memory'", "--role", "serve")
     assert done.returncode == 100
     assert "nodes out_of_memory: RuntimeError: NPU out of memory (rank 0)" in done.stdout

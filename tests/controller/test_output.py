@@ -53,7 +53,7 @@ class Marks(FakeArtifacts):
         return super().marked(name)
 
 
-class Desk:
+class RecorderAndReader:
     """A recorder without its thread, and a reader."""
 
     def __init__(self) -> None:
@@ -78,11 +78,13 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def desk() -> RecorderAndReader:
+    return RecorderAndReader()
 
 
-def test_lines_reports_progress_and_the_failure_of_an_attempt_are_kept(desk: Desk) -> None:
+def test_lines_reports_progress_and_the_failure_of_an_attempt_are_kept(
+    desk: RecorderAndReader,
+) -> None:
     desk.lines("kl_mean: 3")
     for message in (
         Report("p.md", "draft"),
@@ -99,7 +101,7 @@ def test_lines_reports_progress_and_the_failure_of_an_attempt_are_kept(desk: Des
     assert desk.store.progress("run-1") == {("s", 1): Progress(2, 9)}
 
 
-def test_two_writes_at_one_time_of_the_clock_are_two_chunks(desk: Desk) -> None:
+def test_two_writes_at_one_time_of_the_clock_are_two_chunks(desk: RecorderAndReader) -> None:
     desk.lines("a")
     desk.recorder.write()
     desk.lines("b")
@@ -108,7 +110,7 @@ def test_two_writes_at_one_time_of_the_clock_are_two_chunks(desk: Desk) -> None:
     assert first.at < second.at < first.at + 0.001
 
 
-def test_while_the_database_is_away_lines_wait(desk: Desk) -> None:
+def test_while_the_database_is_away_lines_wait(desk: RecorderAndReader) -> None:
     desk.store.error = StoreError("locked")
     desk.lines("a")
     assert not desk.recorder.write()
@@ -122,7 +124,7 @@ def test_while_the_database_is_away_lines_wait(desk: Desk) -> None:
     assert desk.untold == []
 
 
-def test_what_a_database_that_stays_away_never_takes_is_counted(desk: Desk) -> None:
+def test_what_a_database_that_stays_away_never_takes_is_counted(desk: RecorderAndReader) -> None:
     desk.store.error = StoreError("no route to host")
     with desk.recorder:
         desk.lines("a", "b")
@@ -133,7 +135,7 @@ def test_what_a_database_that_stays_away_never_takes_is_counted(desk: Desk) -> N
     ]
 
 
-def test_lines_for_which_there_is_no_room_are_counted(desk: Desk) -> None:
+def test_lines_for_which_there_is_no_room_are_counted(desk: RecorderAndReader) -> None:
     desk.store.error = StoreError("locked")
     desk.lines("x" * (MOST_WAITING // 2), "y" * (MOST_WAITING // 2), "z")
     full = "1 log line was not written: it came faster than the database takes lines"
@@ -145,7 +147,7 @@ def test_lines_for_which_there_is_no_room_are_counted(desk: Desk) -> None:
     assert desk.read().endswith("[0] z\n[0] room again\n")
 
 
-def test_what_the_database_refuses_is_counted_and_not_tried_again(desk: Desk) -> None:
+def test_what_the_database_refuses_is_counted_and_not_tried_again(desk: RecorderAndReader) -> None:
     desk.store.error = UnstorableError("no text")
     desk.lines("a")
     assert desk.recorder.write()
@@ -156,7 +158,7 @@ def test_what_the_database_refuses_is_counted_and_not_tried_again(desk: Desk) ->
     assert desk.untold == ["1 log line was not written: no text"]
 
 
-def test_a_long_log_becomes_pages_and_reads_as_before(desk: Desk) -> None:
+def test_a_long_log_becomes_pages_and_reads_as_before(desk: RecorderAndReader) -> None:
     desk.lines("first ✓", "x" * (PAGE // 2))
     desk.recorder.write()
     desk.recorder.page()
@@ -180,7 +182,9 @@ def test_a_long_log_becomes_pages_and_reads_as_before(desk: Desk) -> None:
     assert desk.reader.tail("s", 1, 25) == "[0] unseen\n[0] last\n"
 
 
-def test_an_attempt_that_has_ended_leaves_the_database_unless_it_was_short(desk: Desk) -> None:
+def test_an_attempt_that_has_ended_leaves_the_database_unless_it_was_short(
+    desk: RecorderAndReader,
+) -> None:
     desk.lines("x" * SHORT)
     desk.lines("short", stage="t")
     for stage in ("s", "t"):
@@ -190,7 +194,7 @@ def test_an_attempt_that_has_ended_leaves_the_database_unless_it_was_short(desk:
     assert paged == {"s": True, "t": False}
 
 
-def test_an_artifact_store_that_is_away_costs_no_line(desk: Desk) -> None:
+def test_an_artifact_store_that_is_away_costs_no_line(desk: RecorderAndReader) -> None:
     desk.marks.error = StorageError("503 Slow Down")
     desk.lines("x" * PAGE)
     desk.recorder.write()
@@ -210,7 +214,7 @@ def test_an_artifact_store_that_is_away_costs_no_line(desk: Desk) -> None:
     )
 
 
-def test_a_log_that_two_controllers_have_written_is_one(desk: Desk) -> None:
+def test_a_log_that_two_controllers_have_written_is_one(desk: RecorderAndReader) -> None:
     desk.lines("of the first")
     desk.recorder.write()
     desk.recorder = desk.another()
@@ -220,7 +224,7 @@ def test_a_log_that_two_controllers_have_written_is_one(desk: Desk) -> None:
     assert desk.read() == "[0] of the first\n[0] of the second\n"
 
 
-def test_the_thread_writes_what_is_said_without_being_asked(desk: Desk) -> None:
+def test_the_thread_writes_what_is_said_without_being_asked(desk: RecorderAndReader) -> None:
     with desk.recorder:
         desk.lines("hello")
         assert wait(lambda: desk.read() == "[0] hello\n", 20.0)

@@ -72,7 +72,7 @@ def plans(draw: st.DrawFn) -> Plan:
     return plan(*stages, pools=order, cost_limit=limit, **paid)
 
 
-class World(RuleBasedStateMachine):
+class RunAtRandom(RuleBasedStateMachine):
     """A run, the time, and all that was ever committed."""
 
     run: Run
@@ -223,5 +223,5 @@ class World(RuleBasedStateMachine):
             assert not hasattr(self, "now"), f"the run never ends: {self.run!r}"
 
 
-TestWorld = World.TestCase
-TestWorld.settings = settings(max_examples=60, stateful_step_count=30)
+TestRunAtRandom = RunAtRandom.TestCase
+TestRunAtRandom.settings = settings(max_examples=60, stateful_step_count=30)

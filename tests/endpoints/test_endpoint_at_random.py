@@ -46,7 +46,7 @@ class Shaky(MemoryEndpoints):
             raise StoreError("the connection is gone")
 
 
-class World:
+class EndpointAtRandom:
     """An endpoint that serves, two controllers that may roll out, a reconciler, and people."""
 
     def __init__(self, seed: int) -> None:
@@ -144,13 +144,13 @@ class World:
         self.look(8.0)
 
 
-setattr(World, "pass", World.pass_)
+setattr(EndpointAtRandom, "pass", EndpointAtRandom.pass_)
 
 
 @settings(max_examples=100)
 @given(acts=st.lists(st.sampled_from(ACTS), min_size=5, max_size=40), seed=st.integers(0, 999))
 def test_somebody_ready_has_all_traffic_and_every_rollout_ends(acts: list[str], seed: int) -> None:
-    world = World(seed)
+    world = EndpointAtRandom(seed)
     for what in acts:
         world.act(what)
     world.bench.traffic.status_of.clear()

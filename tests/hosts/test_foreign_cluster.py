@@ -25,7 +25,7 @@ LOCALLY = ("cluster=local", "storage.uri=file:///srv/artifacts", "tracking=none"
 
 
 @dataclass
-class Place:
+class ThreeHosts:
     """Three hosts: one types, one has a database, and another one that is not in Unicode."""
 
     site: Site
@@ -45,7 +45,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def there(logs: Path) -> Iterator[Place]:
+def there(logs: Path) -> Iterator[ThreeHosts]:
     with several_hosts(3, logs) as network:
         _, second, third = network.hosts
         servers = Servers()
@@ -56,20 +56,20 @@ def there(logs: Path) -> Iterator[Place]:
         store = SqlDatabase(from_here(second, url))
         try:
             site = Site(network, servers, store, address="")
-            yield Place(site, servers.postgres(third, encoding="SQL_ASCII"))
+            yield ThreeHosts(site, servers.postgres(third, encoding="SQL_ASCII"))
         finally:
             store.close()
 
 
 @pytest.fixture
-def place(there: Place) -> Iterator[Place]:
+def place(there: ThreeHosts) -> Iterator[ThreeHosts]:
     yield there
     there.site.mend()
 
 
 @pytest.mark.parametrize("verb", ["plan", "launch"])
 def test_what_the_readme_shows_is_refused_before_any_work_where_storage_is_not_named(
-    place: Place, verb: str
+    place: ThreeHosts, verb: str
 ) -> None:
     host = place.hosts[0]
     for path, text in FILE.findall(README):
@@ -85,7 +85,7 @@ def test_what_the_readme_shows_is_refused_before_any_work_where_storage_is_not_n
 
 @pytest.mark.parametrize("words", [("status",), ("launch", "pipeline=noop", *LOCALLY)])
 def test_a_database_that_is_not_in_unicode_is_refused_in_a_line(
-    place: Place, words: tuple[str, ...]
+    place: ThreeHosts, words: tuple[str, ...]
 ) -> None:
     refused = place.type(place.hosts[0], *words, ORCHESTRATOR_DATABASE=place.ascii)
     assert refused.returncode == 1
@@ -94,7 +94,7 @@ def test_a_database_that_is_not_in_unicode_is_refused_in_a_line(
     assert "createdb" in line
 
 
-def test_doctor_says_that_database_and_cluster_are_away_each_in_a_line(place: Place) -> None:
+def test_doctor_says_that_database_and_cluster_are_away_each_in_a_line(place: ThreeHosts) -> None:
     away = place.hosts[0].env["ORCHESTRATOR_DATABASE"].replace(":5432/", ":5433/")
     words = ("doctor", "--config-dir", "my", "fleet=lab", "--json")
     found = place.type(
@@ -108,7 +108,7 @@ def test_doctor_says_that_database_and_cluster_are_away_each_in_a_line(place: Pl
         assert "\n" not in checks[name]["finding"]
 
 
-def test_the_line_of_a_plan_is_pasted_and_runs(place: Place) -> None:
+def test_the_line_of_a_plan_is_pasted_and_runs(place: ThreeHosts) -> None:
     host = place.hosts[0]
     planned = place.type(host, "plan", "pipeline=noop", *OURS, *LOCALLY)
     (line,) = (line for line in planned.stdout.splitlines() if "To run it:" in line)

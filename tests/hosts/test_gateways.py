@@ -27,7 +27,7 @@ SECONDS = 60.0
 
 
 @dataclass
-class Place:
+class TwoHosts:
     """Two hosts with homes of their own, and the database that they share."""
 
     first: Host
@@ -64,7 +64,7 @@ class Place:
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Place]:
+def pair(tmp_path: Path) -> Iterator[TwoHosts]:
     """A third host has the database, and the server that is the endpoint's model."""
     if why := lacking() or services_lacking():
         pytest.skip(why)
@@ -80,7 +80,7 @@ def pair(tmp_path: Path) -> Iterator[Place]:
         store.follow(store.endpoint("echo"), [*events, TrafficMoved({1: 100}, "first")], 1.0)
         for host in (first, second):
             host.env.update(ORCHESTRATOR_DATABASE=url, ORCHESTRATOR_SECRET="of-all-the-hosts")  # noqa: S106 - a test's
-        found = Place(first, second, store)
+        found = TwoHosts(first, second, store)
         key = found.orchestrator(second, "keys", "add", "ann").stdout.strip()
         assert key, "who asks from another host needs one"
         for host in (first, second):
@@ -90,7 +90,7 @@ def pair(tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.mark.timeout(300)
-def test_who_asks_from_another_host_needs_a_key(pair: Place) -> None:
+def test_who_asks_from_another_host_needs_a_key(pair: TwoHosts) -> None:
     with pair.gateway(pair.first, pair.first.address):
         refused = pair.orchestrator(pair.second, "ask", "-e", "echo", "17", key=False)
     assert refused.returncode == 1
@@ -99,7 +99,7 @@ def test_who_asks_from_another_host_needs_a_key(pair: Place) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_gateway_of_one_host_is_asked_from_another_and_its_counts_are_known_there(
-    pair: Place,
+    pair: TwoHosts,
 ) -> None:
     with pair.gateway(pair.first, pair.first.address):
         listed = pair.orchestrator(pair.second, "endpoints").stdout
@@ -111,7 +111,7 @@ def test_a_gateway_of_one_host_is_asked_from_another_and_its_counts_are_known_th
 
 
 @pytest.mark.timeout(300)
-def test_two_gateways_each_serve_their_host_and_a_rollout_sees_the_sum(pair: Place) -> None:
+def test_two_gateways_each_serve_their_host_and_a_rollout_sees_the_sum(pair: TwoHosts) -> None:
     with (
         pair.gateway(pair.first, "0.0.0.0"),  # noqa: S104 - what is tested
         pair.gateway(pair.second, pair.second.address),
@@ -126,7 +126,7 @@ def test_two_gateways_each_serve_their_host_and_a_rollout_sees_the_sum(pair: Pla
 
 
 @pytest.mark.timeout(300)
-def test_a_gateway_on_loopback_is_not_taken_for_one_of_another_host(pair: Place) -> None:
+def test_a_gateway_on_loopback_is_not_taken_for_one_of_another_host(pair: TwoHosts) -> None:
     with pair.gateway(pair.first, "127.0.0.1"):
         assert "17" in pair.orchestrator(pair.first, "ask", "-e", "echo", "17").stdout
         said = pair.orchestrator(pair.second, "ask", "-e", "echo", "17").stderr

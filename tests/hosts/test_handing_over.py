@@ -43,7 +43,7 @@ print([(job.entrypoint, job.runtime_env, job.metadata) for job in client.list_jo
 
 
 @dataclass
-class Place:
+class HeadAndClient:
     """A head that is a pool too, and a client that is no node; `secret` must be seen nowhere."""
 
     head: Host
@@ -58,7 +58,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(logs: Path) -> Iterator[Place]:
+def place(logs: Path) -> Iterator[HeadAndClient]:
     with several_hosts(2, logs) as network:
         head, client = network.hosts
         servers = Servers()
@@ -78,10 +78,10 @@ def place(logs: Path) -> Iterator[Place]:
             host.write("my/accelerator/lab.yaml", CHIP)
             host.write("my/fleet/lab.yaml", fleet({"lab": "lab"}, ROLES, STORAGE))
             host.write("talking.py", TALKING)
-        yield Place(head, client, address, secret)
+        yield HeadAndClient(head, client, address, secret)
 
 
-def test_a_plain_launch_is_refused_at_once_with_what_to_do(place: Place) -> None:
+def test_a_plain_launch_is_refused_at_once_with_what_to_do(place: HeadAndClient) -> None:
     began = monotonic()
     place.orchestrator(place.client, "plan", "pipeline=noop", *OURS)
     planned = monotonic()
@@ -97,7 +97,7 @@ def test_a_plain_launch_is_refused_at_once_with_what_to_do(place: Place) -> None
     ("token", "why"), [("", "has none"), ("0" * 64, "refuses the token of this process")]
 )
 def test_who_has_no_token_or_another_one_is_told_that_it_is_that(
-    place: Place, token: str, why: str
+    place: HeadAndClient, token: str, why: str
 ) -> None:
     refused = place.orchestrator(
         place.client, "launch", "pipeline=noop", *OURS, "--detach", RAY_AUTH_TOKEN=token
@@ -109,7 +109,10 @@ def test_who_has_no_token_or_another_one_is_told_that_it_is_that(
 
 
 @pytest.mark.parametrize("over_http", [False, True])
-def test_a_run_goes_on_by_itself_and_its_log_is_read_here(place: Place, over_http: bool) -> None:  # noqa: FBT001 - a parameter
+def test_a_run_goes_on_by_itself_and_its_log_is_read_here(
+    place: HeadAndClient,
+    over_http: bool,  # noqa: FBT001 - a parameter
+) -> None:
     server = f"http://{place.address.partition(':')[0]}:8265"
     known = {"RAY_ADDRESS": server} if over_http else {}
     words = ("--detach", "pipeline=noop", *OURS, *TALK, f"seed={int(over_http)}")
@@ -131,7 +134,7 @@ def test_a_run_goes_on_by_itself_and_its_log_is_read_here(place: Place, over_htt
     assert not place.client.path(".orchestrator/events.db").exists()
 
 
-def test_a_home_that_the_client_alone_has_is_made_on_no_other_host(place: Place) -> None:
+def test_a_home_that_the_client_alone_has_is_made_on_no_other_host(place: HeadAndClient) -> None:
     home = "/srv/of/the/client/home"
     own = {"ORCHESTRATOR_HOME": home}
     words = ("--detach", "pipeline=noop", *OURS, *TALK, "seed=2")
@@ -154,14 +157,14 @@ def _files(host: Host, folder: str) -> Iterator[Path]:
             yield path
 
 
-def test_a_database_of_this_home_is_refused(place: Place) -> None:
+def test_a_database_of_this_home_is_refused(place: HeadAndClient) -> None:
     words = ("launch", "--detach", "pipeline=noop", *OURS)
     refused = place.orchestrator(place.client, *words, ORCHESTRATOR_DATABASE="")
     assert refused.returncode == 2, refused.stderr
     assert "ORCHESTRATOR_DATABASE: the controller will run on the head of" in refused.stderr
 
 
-def test_doctor_tells_each_host_what_it_can_do(place: Place) -> None:
+def test_doctor_tells_each_host_what_it_can_do(place: HeadAndClient) -> None:
     client = place.orchestrator(
         place.client, "doctor", "--config-dir", "my", "fleet=lab", "--json"
     )

@@ -31,7 +31,7 @@ BY = RunStarted(2, by="the reaper of h1")
 
 
 @dataclass
-class Place:
+class HomeWithRun:
     """A home with one run, and who is asked to drive it on."""
 
     home: Path
@@ -80,14 +80,14 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HomeWithRun:
     monkeypatch.setenv("ORCHESTRATOR_HOME", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    return Place(tmp_path)
+    return HomeWithRun(tmp_path)
 
 
 def test_a_run_is_handed_over_once_and_is_on_its_way_until_another_controller_has_it(
-    place: Place,
+    place: HomeWithRun,
 ) -> None:
     place.add(FOREIGN)
     look = place.take_overs
@@ -104,7 +104,7 @@ def test_a_run_is_handed_over_once_and_is_on_its_way_until_another_controller_ha
     assert len(place.asked) == 2, "that one has died too"
 
 
-def test_what_can_not_be_handed_over_from_here_is_left_to_others(place: Place) -> None:
+def test_what_can_not_be_handed_over_from_here_is_left_to_others(place: HomeWithRun) -> None:
     place.add(FOREIGN)
     place.refuses = True
     place.goes.set()
@@ -119,7 +119,7 @@ def test_what_can_not_be_handed_over_from_here_is_left_to_others(place: Place) -
 
 
 def test_a_cluster_that_did_not_take_a_run_is_asked_again_as_its_head_may_come_back(
-    place: Place,
+    place: HomeWithRun,
 ) -> None:
     place.add(FOREIGN, "cluster.patience=500")
     place.refuses, place.between = True, 0.1
@@ -145,14 +145,14 @@ def test_a_cluster_that_did_not_take_a_run_is_asked_again_as_its_head_may_come_b
     ],
 )
 def test_runs_that_do_not_go_on_by_themselves(
-    place: Place, words: tuple[str, ...], why: str
+    place: HomeWithRun, words: tuple[str, ...], why: str
 ) -> None:
     place.add(*words)
     assert place.take_overs() == Declined(why, others=False)
     assert place.asked == []
 
 
-def test_a_run_that_somebody_has_cancelled_does_not_go_on(place: Place) -> None:
+def test_a_run_that_somebody_has_cancelled_does_not_go_on(place: HomeWithRun) -> None:
     place.add(FOREIGN)
     wiring.database(place.home).request_cancel(place.run)
     assert place.take_overs() == Declined("somebody has asked for its end", others=False)
@@ -163,7 +163,7 @@ def test_a_run_that_somebody_has_cancelled_does_not_go_on(place: Place) -> None:
     ["127.0.0.1:6379", "localhost:6379", "[::1]:6379", "127.0.1.1:6379", "0.0.0.0:6379"],
 )
 def test_a_cluster_that_is_named_by_loopback_is_that_of_the_host_that_launched(
-    place: Place, address: str
+    place: HomeWithRun, address: str
 ) -> None:
     words = (f"cluster.address='{address}'", "storage.shared=true")
     place.add(*words)
@@ -172,7 +172,7 @@ def test_a_cluster_that_is_named_by_loopback_is_that_of_the_host_that_launched(
     assert place.take_overs() == Declined(f"{address!r} is on another host", others=True)
 
 
-def test_a_host_of_the_same_name_is_another_one(place: Place) -> None:
+def test_a_host_of_the_same_name_is_another_one(place: HomeWithRun) -> None:
     words = ("cluster.address='127.0.0.1:6379'", "storage.shared=true")
     place.add(*words, machine="same/another boot")
     assert place.take_overs() is None, "it is the same home, after a restart of its host"
@@ -185,7 +185,7 @@ ANOTHER = {"machine": "same/another boot", "home": "another"}
 
 @pytest.mark.parametrize("address", ["head:6379", "http://head:8265"])
 def test_a_name_of_a_site_with_hosts_of_the_same_names_is_of_that_site_alone(
-    place: Place, address: str
+    place: HomeWithRun, address: str
 ) -> None:
     words = (f"cluster.address='{address}'", "storage.shared=true")
     place.add(*words, **ANOTHER)
@@ -204,21 +204,21 @@ def test_a_name_of_a_site_with_hosts_of_the_same_names_is_of_that_site_alone(
 
 @pytest.mark.parametrize("address", ["10.9.9.9:6379", "head.a.example:6379", "[fd00::9]:6379"])
 def test_an_address_that_means_one_place_is_taken_over_by_a_host_of_any_name(
-    place: Place, address: str
+    place: HomeWithRun, address: str
 ) -> None:
     place.add(f"cluster.address='{address}'", "storage.shared=true", **ANOTHER)
     assert place.take_overs() is None
 
 
 def test_a_cluster_whose_address_has_the_figures_of_loopback_in_it_is_anybodys(
-    place: Place,
+    place: HomeWithRun,
 ) -> None:
     place.add("cluster.address=h127.0.0.1.example:6379", "storage.shared=true", host="a third")
     assert place.take_overs() is None
 
 
 def test_a_run_whose_secrets_are_not_here_is_left_to_others(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: HomeWithRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("A_SECRET", "xyzzy")
     place.add(FOREIGN, "+pipeline.stages.noop.secrets={TOKEN: A_SECRET}")
@@ -229,7 +229,9 @@ def test_a_run_whose_secrets_are_not_here_is_left_to_others(
     assert "variable 'A_SECRET' has no value here" in declined.reason
 
 
-def test_a_run_that_does_not_get_on_is_left_after_a_few_times_and_says_so(place: Place) -> None:
+def test_a_run_that_does_not_get_on_is_left_after_a_few_times_and_says_so(
+    place: HomeWithRun,
+) -> None:
     place.add(FOREIGN, "cluster.take_overs=2")
     place.happens(BY, replace(BY, epoch=3))
     why = "it went on 2 times by itself, and did not get on"
@@ -240,7 +242,7 @@ def test_a_run_that_does_not_get_on_is_left_after_a_few_times_and_says_so(place:
     assert place.take_overs() is None, "a checkpoint is"
 
 
-def test_somebody_who_resumes_a_run_has_it_go_on_by_itself_again(place: Place) -> None:
+def test_somebody_who_resumes_a_run_has_it_go_on_by_itself_again(place: HomeWithRun) -> None:
     place.add(FOREIGN, "cluster.take_overs=1")
     place.happens(BY)
     assert place.take_overs() is not None
@@ -248,6 +250,6 @@ def test_somebody_who_resumes_a_run_has_it_go_on_by_itself_again(place: Place) -
     assert place.take_overs() is None
 
 
-def place_of(place: Place) -> str:
+def place_of(place: HomeWithRun) -> str:
     store = wiring.database(place.home)
     return store.header(place.run).plan["noop"].pools[0]

@@ -154,7 +154,7 @@ def test_tools_that_the_template_does_not_know_are_refused() -> None:
     assert (refused.value.param, refused.value.code) == ("tools", "unsupported_parameter")
 
 
-class Place(pydantic.BaseModel):
+class CityInAnswer(pydantic.BaseModel):
     city: str
 
 
@@ -162,9 +162,9 @@ def test_the_client_parses_by_a_schema(client: openai.OpenAI, engine: Writing) -
     answer = client.chat.completions.parse(
         model="echo",
         messages=[{"role": "user", "content": '{"city": "Bern"}'}],
-        response_format=Place,
+        response_format=CityInAnswer,
     )
-    assert answer.choices[0].message.parsed == Place(city="Bern")
+    assert answer.choices[0].message.parsed == CityInAnswer(city="Bern")
     (sampling,) = engine.samplings
     assert sampling.grammar is not None
     assert json.loads(sampling.grammar.text)["required"] == ["city"]

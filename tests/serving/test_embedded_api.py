@@ -110,7 +110,7 @@ def test_a_template_that_fails_in_any_way_is_a_bad_request(client: openai.OpenAI
     assert refused.value.param == "messages"
 
 
-class Place(pydantic.BaseModel):
+class WhetherOpen(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
 
     open: bool
@@ -119,7 +119,7 @@ class Place(pydantic.BaseModel):
 
 def test_the_client_parses_what_a_schema_made(client: openai.OpenAI) -> None:
     answer = client.chat.completions.parse(
-        model="tiny", messages=USER, response_format=Place, max_tokens=200, seed=1
+        model="tiny", messages=USER, response_format=WhetherOpen, max_tokens=200, seed=1
     )
     assert answer.choices[0].message.parsed is not None
     assert answer.choices[0].message.parsed.kind in ("bank", "park")

@@ -18,7 +18,7 @@ ONE, TWO = "the token of r1", "the token of r2"
 
 
 @dataclass
-class World:
+class RunningGateway:
     """A gateway with one endpoint: 75 % of its traffic to r1, 25 % to r2, which is versioned."""
 
     url: str
@@ -26,7 +26,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def world() -> Iterator[RunningGateway]:
     with (
         echoing(echo_engine(), token=ONE, version="v1") as one,
         echoing(echo_engine(), name="other", token=TWO, version="v2") as two,
@@ -35,11 +35,11 @@ def world() -> Iterator[World]:
         second = revision("r2", *two, share=25, token=TWO, model="other", version="v2")
         board = Board(EndpointRoute(name="echo", revisions=(first, second)))
         with gateway_of(board) as url:
-            yield World(url, board)
+            yield RunningGateway(url, board)
 
 
 @pytest.fixture(params=["/v1", "/echo/v1"])
-def client(request: pytest.FixtureRequest, world: World) -> Iterator[openai.OpenAI]:
+def client(request: pytest.FixtureRequest, world: RunningGateway) -> Iterator[openai.OpenAI]:
     base = f"{world.url}{request.param}"
     with openai.OpenAI(base_url=base, api_key="none", max_retries=0) as client:
         yield client
@@ -72,7 +72,7 @@ def test_a_chat_streams_through_with_its_version_in_each_chunk(client: openai.Op
     assert chunks[-1].usage.total_tokens == 8
 
 
-def test_traffic_goes_by_shares_and_each_answer_names_its_revision(world: World) -> None:
+def test_traffic_goes_by_shares_and_each_answer_names_its_revision(world: RunningGateway) -> None:
     with httpx.Client(base_url=world.url) as client:
         answers = [client.post("/v1/completions", json=PROMPT) for _ in range(200)]
     seen = [answer.headers["x-revision"] for answer in answers]
@@ -81,7 +81,7 @@ def test_traffic_goes_by_shares_and_each_answer_names_its_revision(world: World)
     assert models == {"echo", "other"}
 
 
-def test_a_session_stays_on_its_revision_where_asked(world: World) -> None:
+def test_a_session_stays_on_its_revision_where_asked(world: RunningGateway) -> None:
     shared = world.board.table().endpoints["echo"].revisions
     halves = tuple(replace(r, share=50, model=r.model or "echo") for r in shared)
     world.board.put(EndpointRoute(name="sticky", revisions=halves, sticky="session"))
@@ -99,7 +99,7 @@ def test_a_session_stays_on_its_revision_where_asked(world: World) -> None:
     assert {name for revisions in seen.values() for name in revisions} == {"r1", "r2"}
 
 
-def test_it_is_healthy_and_describes_itself(world: World) -> None:
+def test_it_is_healthy_and_describes_itself(world: RunningGateway) -> None:
     assert httpx.get(f"{world.url}/health").json() == {"status": "ok"}
     document = httpx.get(f"{world.url}/openapi.json").json()
     assert document["openapi"].startswith("3.1")
@@ -108,7 +108,7 @@ def test_it_is_healthy_and_describes_itself(world: World) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_tells_in_its_head_which_weights_were_to_serve_it(
-    world: World, *, stream: bool
+    world: RunningGateway, *, stream: bool
 ) -> None:
     answer = httpx.post(f"{world.url}/v1/completions", json={**PROMPT, "stream": stream})
     version = answer.headers["x-model-version"]
@@ -116,7 +116,9 @@ def test_an_answer_tells_in_its_head_which_weights_were_to_serve_it(
     assert f'"system_fingerprint":"{version}"' in answer.text
 
 
-def test_metrics_count_requests_tokens_and_times_by_revision_and_pool(world: World) -> None:
+def test_metrics_count_requests_tokens_and_times_by_revision_and_pool(
+    world: RunningGateway,
+) -> None:
     body = {**PROMPT, "prompt": "abcd", "stream": True}
     before = scrape(world.url)
     answer = httpx.post(f"{world.url}/v1/completions", json=body)
@@ -161,14 +163,14 @@ def scrape(url: str) -> dict[str, float]:
     ],
 )
 def test_what_cannot_be_answered_is_refused(
-    world: World, path: str, body: object, status: int, code: str | None
+    world: RunningGateway, path: str, body: object, status: int, code: str | None
 ) -> None:
     answer = httpx.post(f"{world.url}{path}", content=json.dumps(body))
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]["code"] == code
 
 
-def test_a_long_body_is_no_long_head(world: World) -> None:
+def test_a_long_body_is_no_long_head(world: RunningGateway) -> None:
     with httpx.Client(base_url=world.url) as client:
         for kilobytes in (60, 250, 1000, 4000):
             body = {**PROMPT, "user": "x" * (1024 * kilobytes)}

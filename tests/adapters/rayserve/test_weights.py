@@ -29,7 +29,7 @@ OLD = "r1-00000000"
 TOKEN = "secret"  # noqa: S105 - a test's own
 
 
-class Place:
+class EchoReplica:
     """A replica with an echo engine, asked without a network."""
 
     def __init__(self, folder: Path, update: Callable[..., None] | None = None) -> None:
@@ -64,11 +64,11 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def place(tmp_path: Path) -> EchoReplica:
+    return EchoReplica(tmp_path)
 
 
-def test_the_new_weights_are_fetched_by_digest_and_named_by_answers(place: Place) -> None:
+def test_the_new_weights_are_fetched_by_digest_and_named_by_answers(place: EchoReplica) -> None:
     async def act() -> None:
         prompt = {"model": "chat", "prompt": "a"}
         assert (await place.ask("/v1/completions", prompt))[1]["system_fingerprint"] == OLD
@@ -88,7 +88,7 @@ def test_the_new_weights_are_fetched_by_digest_and_named_by_answers(place: Place
     assert (asked.model.digest, asked.storage) == ("1" * 64, "file:///artifacts")
 
 
-def test_what_the_engine_or_the_storage_refuses_leaves_the_old_weights(place: Place) -> None:
+def test_what_the_engine_or_the_storage_refuses_leaves_the_old_weights(place: EchoReplica) -> None:
     async def act() -> None:
         status, told = await place.ask(PATH, {**ORDER, "base": "v7"})
         why = f"version {OLD!r} serves, not 'v7'; {OLD!r} serves on"
@@ -118,13 +118,13 @@ def test_what_the_engine_or_the_storage_refuses_leaves_the_old_weights(place: Pl
         ([], "Input should be"),
     ],
 )
-def test_what_is_no_order_is_refused(place: Place, body: object, line: str) -> None:
+def test_what_is_no_order_is_refused(place: EchoReplica, body: object, line: str) -> None:
     status, told = asyncio.run(place.ask(PATH, body))
     assert status == 400
     assert line in told["error"]["message"]
 
 
-def test_only_who_has_the_token_may_ask(place: Place) -> None:
+def test_only_who_has_the_token_may_ask(place: EchoReplica) -> None:
     assert asyncio.run(place.ask(PATH, ORDER, token="guessed"))[0] == 401  # noqa: S106 - a guess
     assert asyncio.run(place.ask(PATH, token=""))[0] == 401
     assert asyncio.run(place.ask(PATH, method="DELETE"))[0] == 405
@@ -132,7 +132,7 @@ def test_only_who_has_the_token_may_ask(place: Place) -> None:
 
 
 def test_an_engine_that_takes_no_weights_says_so(tmp_path: Path) -> None:
-    place = Place(tmp_path)
+    place = EchoReplica(tmp_path)
     weights = ServedWeights(deployment("chat"), lambda _: tmp_path, None)
     place.application = with_weights(place.application, weights, TOKEN)
     status, told = asyncio.run(place.ask(PATH, ORDER))
@@ -149,7 +149,7 @@ def test_answers_go_on_meanwhile_and_who_leaves_or_does_not_wait_stops_nothing(
         go_on.wait(10.0)
 
     async def act() -> None:
-        place = Place(tmp_path, slowly)
+        place = EchoReplica(tmp_path, slowly)
         first = asyncio.create_task(place.ask(PATH, ORDER))
         assert await asyncio.to_thread(begun.wait, 10.0)
         assert (await place.ask("/v1/completions", {"model": "chat", "prompt": "a"}))[0] == 200
