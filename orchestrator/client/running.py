@@ -59,8 +59,8 @@ class LiveRun(Shown):
     @property
     def cost(self) -> float | None:
         """What it has cost so far, in US dollars; `None` where a price is unknown."""
-        seen = self.status
-        return seen.run.spent(seen.at)
+        snapshot = self.status
+        return snapshot.run.spent(snapshot.at)
 
     def wait(self, timeout: float | None = None) -> Self:
         """Wait until it has ended or paused, or its controller is gone; return it.
@@ -70,9 +70,11 @@ class LiveRun(Shown):
         """
         clock = environment.clock()
         until = None if timeout is None else clock.monotonic() + timeout
-        while (seen := self.status) and not (seen.run.done or seen.lost):
+        while (snapshot := self.status) and not (snapshot.run.done or snapshot.lost):
             if until is not None and clock.monotonic() > until:
-                raise TimeoutError(f"run {self.name!r} is {seen.run.state} after {timeout:g} s")
+                raise TimeoutError(
+                    f"run {self.name!r} is {snapshot.run.state} after {timeout:g} s"
+                )
             clock.sleep(SECONDS_BETWEEN_LOOKS)
         return self
 
@@ -84,9 +86,9 @@ class LiveRun(Shown):
         rank: int | None = None,
         attempt: int | None = None,
         tail: int | None = None,
+        since: float | None = None,
     ) -> Iterator[str]:
         """Yield what its stages wrote, wherever it is driven; with `follow` until it ends.
-        since: float | None = None,
 
         Of one `stage`, `rank` or number of `attempt` alone; the last lines alone with `tail`,
         those of the last seconds with `since`.
@@ -151,18 +153,20 @@ class LiveRun(Shown):
         if detachable(resumption.request.settings):
             resumption.detach()
         else:
+            resumption.reopen()
             resumption.drive(driving.Unseen())
         return self
 
     def __rich__(self) -> RenderableType:
-            resumption.reopen()
         """Return its stages, and its attempts where one has failed."""
-        seen = self.status
-        state = display.LOST if seen.lost else seen.run.state
+        snapshot = self.status
+        state = display.LOST if snapshot.lost else snapshot.run.state
         shown: list[RenderableType] = [f"Run {self.name} {state}"]
-        shown += [seen.run.reason] if seen.run.reason else []
-        shown.append(display.of_stages(seen))
-        attempts = (attempt for stage in seen.run.stages.values() for attempt in stage.attempts)
+        shown += [snapshot.run.reason] if snapshot.run.reason else []
+        shown.append(display.of_stages(snapshot))
+        attempts = (
+            attempt for stage in snapshot.run.stages.values() for attempt in stage.attempts
+        )
         if any(attempt.failure for attempt in attempts):
-            shown.append(display.of_attempts(seen))
+            shown.append(display.of_attempts(snapshot))
         return Group(*shown)

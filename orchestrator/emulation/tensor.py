@@ -132,8 +132,8 @@ class EmulatedTensor(torch.Tensor):
 
     def __reduce_ex__(self, _: object) -> tuple[Any, ...]:
         """Travel as the CPU's tensor, and come back to the device."""
-        known = (self.cpu(), self.dtype, str(self.device), self.requires_grad)
-        return torch._utils._rebuild_device_tensor_from_cpu_tensor, known  # noqa: SLF001 - as torch does for others
+        arguments = (self.cpu(), self.dtype, str(self.device), self.requires_grad)
+        return torch._utils._rebuild_device_tensor_from_cpu_tensor, arguments  # noqa: SLF001 - as torch does for others
 
     def __repr__(self, **_: object) -> str:  # type: ignore[override] # all are torch's own
         """Show the values and the device."""
@@ -196,10 +196,10 @@ def _outside(value: Value) -> Value:
 
 def _make(func: Operator, inner: Sequence[Value], kwargs: Mapping[str, Value]) -> Value:
     """Do an operator that says on which device its result is to be."""
-    asked = kwargs["device"]
-    own = asked is None or torch.device(asked).type == device.name
-    known = {name: unwrap(value) for name, value in kwargs.items()}
-    out = func(*inner, **(known | {"device": _CPU} if own else known))
+    target = kwargs["device"]
+    own = target is None or torch.device(target).type == device.name
+    inner_kwargs = {name: unwrap(value) for name, value in kwargs.items()}
+    out = func(*inner, **(inner_kwargs | {"device": _CPU} if own else inner_kwargs))
     return _outside(out) if own else out
 
 
@@ -208,21 +208,23 @@ def _mutate(
 ) -> Value:
     """Do an operator that writes into what it is given, and gives that back."""
     inner = [_inside(value, kernel) for value in args]
-    named = {name: _inside(value, kernel) for name, value in kwargs.items()}
-    out = func(*inner, **named)
+    inner_kwargs = {name: _inside(value, kernel) for name, value in kwargs.items()}
+    out = func(*inner, **inner_kwargs)
     if kernel.product and hooks.after is not None:
         hooks.after(out)
     if hooks.memory is not None:
         hooks.memory(out)
     if "out" in kwargs:
-        for mine, theirs in _pairs([*named.values()], [*kwargs.values()]):
+        for mine, theirs in _pairs([*inner_kwargs.values()], [*kwargs.values()]):
             if mine.shape != theirs.shape:  # torch makes some, as arange, of an empty one
                 theirs.data = wrap(mine)
     if inner and out is inner[0]:  # as nearly all do
         return args[0]
-    given = {id(mine): theirs for mine, theirs in _pairs(inner, args)}
-    given |= {id(mine): theirs for mine, theirs in _pairs([*named.values()], [*kwargs.values()])}
-    return _given_back(out, given)
+    outer_of = {id(mine): theirs for mine, theirs in _pairs(inner, args)}
+    outer_of |= {
+        id(mine): theirs for mine, theirs in _pairs([*inner_kwargs.values()], [*kwargs.values()])
+    }
+    return _given_back(out, outer_of)
 
 
 def _given_back(out: Value, outer: Mapping[int, Value]) -> Value:
@@ -272,9 +274,9 @@ def _histogram(
     func: Operator, _: Kernel, args: Sequence[Value], kwargs: Mapping[str, Value]
 ) -> Value:
     """Count whole numbers too, as chips do and the CPU does not."""
-    given = unwrap(args[0])
-    counts = func(given.double(), *args[1:], **kwargs)
-    return _outside(counts.to(given.dtype))
+    values = unwrap(args[0])
+    counts = func(values.double(), *args[1:], **kwargs)
+    return _outside(counts.to(values.dtype))
 
 
 def _refuse(func: Operator, args: Sequence[Value], kwargs: Mapping[str, Value]) -> None:

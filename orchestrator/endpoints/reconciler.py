@@ -110,18 +110,18 @@ class Reconciler:
     def _each(self, lives: Mapping[str, EndpointLife], live: Live, noted: Noted) -> None:
         idle = self._idle(lives)
         awake = {name: life for name, life in lives.items() if name not in idle}
-        wanted = {r.deployment.application: r for r in self._ours(awake) if r.deployment}
-        for name, revision in wanted.items():
+        desired = {r.deployment.application: r for r in self._ours(awake) if r.deployment}
+        for name, revision in desired.items():
             self._apart(partial(self._keep, name, revision, live.get(name), noted))
         retired = self._retired(lives)
-        for name in (live.keys() & retired.keys()) - wanted.keys():
+        for name in (live.keys() & retired.keys()) - desired.keys():
             self._apart(partial(self._remove, name))
         for place in noted.keys() & retired.values():
             self._apart(partial(self._store.note_replicas, *place, ()))
         for life in idle.values():
             self._apart(partial(self._scale_to_zero, life, live, noted))
         self._apart(self._follow)
-        self._apart(partial(self._replacements.follow, wanted))
+        self._apart(partial(self._replacements.follow, desired))
         for life in awake.values():
             self._apart(partial(self._watch, life, live))
 
@@ -253,12 +253,12 @@ class Reconciler:
     # --- idle endpoints ------------------------------------------------------------------------
 
     def _idle(self, lives: Mapping[str, EndpointLife]) -> dict[str, EndpointLife]:
-        asked = self._store.idle_seconds()
+        idle_seconds = self._store.idle_seconds()
         return {
             name: life
             for name, life in lives.items()
             if self._is_ours(life.leading)
-            and _is_idle(life, min(asked.get(name, math.inf), self._quiet(life)))
+            and _is_idle(life, min(idle_seconds.get(name, math.inf), self._quiet(life)))
             and not self._is_starting(life)
         }
 
@@ -268,12 +268,12 @@ class Reconciler:
         A move that was there before this process is as old as the clock of the store says.
         """
         now, count = self._clock.monotonic(), len(life.moves)
-        known = self._traffic.get(life.name)
-        if known is None or known[0] != count:
-            first = known is None and life.moves
+        quiet = self._traffic.get(life.name)
+        if quiet is None or quiet[0] != count:
+            first = quiet is None and life.moves
             age = max(self._store.now() - life.moves[-1].at, 0.0) if first else 0.0
-            known = self._traffic[life.name] = count, now - age
-        return now - known[1]
+            quiet = self._traffic[life.name] = count, now - age
+        return now - quiet[1]
 
     def _is_starting(self, life: EndpointLife) -> bool:
         """Whether it is being deployed at this moment; that is not broken off."""
@@ -327,8 +327,8 @@ class Reconciler:
             for r in life.live
             if r.deployment and not life.shares.get(r.number) and _takes_over(r.deployment)
         }
-        known = self._coming.get(life.name, {})
-        since = self._coming[life.name] = {name: known.get(name, now) for name in coming}
+        before = self._coming.get(life.name, {})
+        since = self._coming[life.name] = {name: before.get(name, now) for name in coming}
         return any(now - since[name] < ready for name, ready in coming.items())
 
 

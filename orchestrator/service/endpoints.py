@@ -207,11 +207,11 @@ def traffic(endpoint: str, shares: Mapping[int, int], **beside: Unpack[Beside]) 
         for event in events:
             moved = follow(moved, event, now)
     except TransitionError as error:
-        known = ", ".join(f"{r.name} ({r.state})" for r in life.live) or "none"
-        raise TransitionError(f"{error}; revisions: {known}") from None
-    given = [f"r{number} {share} %" for number, share in moved.shares.items()]
-    given += [f"{what} {'none' if n is None else f'r{n}'}" for what, n in others.items()]
-    what = f"share the traffic of {life.name}: {', '.join(given)}"
+        live = ", ".join(f"{r.name} ({r.state})" for r in life.live) or "none"
+        raise TransitionError(f"{error}; revisions: {live}") from None
+    parts = [f"r{number} {share} %" for number, share in moved.shares.items()]
+    parts += [f"{what} {'none' if n is None else f'r{n}'}" for what, n in others.items()]
+    what = f"share the traffic of {life.name}: {', '.join(parts)}"
     return Change(what, lambda: follow_moved(life, events))
 
 
@@ -235,10 +235,10 @@ def undeploy(endpoint: str, revision: int | None = None) -> Change[str]:
     store = wiring.database(wiring.home())
     life, reason = store.endpoint(endpoint), f"taken away by {wiring.user()}"
     if not life.live:
-        known = (
+        names = (
             ", ".join(name for name, other in store.endpoints().items() if other.live) or "none"
         )
-        raise NotFoundError(f"no endpoint {endpoint!r}; there are: {known}")
+        raise NotFoundError(f"no endpoint {endpoint!r}; there are: {names}")
     if revision is None:
         return _end(life, reason)
     retired = RevisionRetired(revision, reason)

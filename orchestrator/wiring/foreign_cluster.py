@@ -131,8 +131,8 @@ def job_server(settings: Settings, head: ForeignHead = RAY_HEAD) -> str:
 def versions() -> Mapping[str, str]:
     """Return what this process runs on, by name, as nodes tell theirs."""
     packages = {"Ray": "ray", "orchestrator": "orchestrator"}
-    known = {name: metadata.version(package) for name, package in packages.items()}
-    return {"Python": platform.python_version(), **known}
+    installed = {name: metadata.version(package) for name, package in packages.items()}
+    return {"Python": platform.python_version(), **installed}
 
 
 def shared_code() -> Mapping[str, str]:
@@ -246,8 +246,8 @@ def submit(
     if not address:  # Ray names its own address to a job: the home's would be taken for another's
         words = ["env", "-u", "RAY_ADDRESS", *words]
     if not far:
-        named = {HOME_VARIABLE: str(home), "PYTHONPATH": variable("PYTHONPATH")}
-        words = ["env", *(f"{name}={value}" for name, value in named.items() if value), *words]
+        of_host = {HOME_VARIABLE: str(home), "PYTHONPATH": variable("PYTHONPATH")}
+        words = ["env", *(f"{name}={value}" for name, value in of_host.items() if value), *words]
     sealed = handed_over.seal(run, variables, _shared_secret(head, None if far else home))
     return head.submit(server, words, {handed_over.FILE: sealed})
 
@@ -285,12 +285,12 @@ def take_over_environment(run: str, head: ForeignHead = RAY_HEAD) -> None:
 
 def _environment(*, far: bool) -> dict[str, str]:
     """Return what a controller is given of this environment; on a `far` host no paths of this."""
-    given = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+    own = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
     if not far:
-        return given
+        return own
     return {
         name: value
-        for name, value in given.items()
+        for name, value in own.items()
         if name not in _OF_A_HOST and not _is_file_here(name, value)
     }
 
@@ -313,8 +313,8 @@ def _secrets_of(plan: Plan) -> dict[str, str]:
         for pool in planned.pools
         for source in secret_sources(planned.stage, plan.pools[pool]).values()
     )
-    named = {source: secret(source) for source in sources if not is_file(source)}
-    return {name: value for name, value in named.items() if value is not None}
+    values = {source: secret(source) for source in sources if not is_file(source)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _shared_secret(head: ForeignHead, home: Path | None) -> bytes:

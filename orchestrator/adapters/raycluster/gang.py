@@ -106,10 +106,10 @@ class Gang:
 
         One that stands still, as nobody read, hears nothing: what it has said is taken before.
         """
-        asked = self._streams.keys() - self._failure_report.failed - self._succeeded.keys()
-        for _ in self._drain(asked):
+        running = self._streams.keys() - self._failure_report.failed - self._succeeded.keys()
+        for _ in self._drain(running):
             pass
-        for rank in asked & self._streams.keys():
+        for rank in running & self._streams.keys():
             ray.cancel(self._streams[rank])
 
     def all_left(self) -> bool:
@@ -117,8 +117,8 @@ class Gang:
 
         What they say is not read: a cancelled stream that is at its end waits for its task.
         """
-        asked = self._streams.keys() - self._failure_report.failed
-        return _completed([self._streams[rank] for rank in asked])
+        running = self._streams.keys() - self._failure_report.failed
+        return _completed([self._streams[rank] for rank in running])
 
     def end(self) -> None:
         """Kill every process that has not ended by itself. Safe to call twice."""
@@ -236,8 +236,8 @@ class Gang:
                 self._died[rank] = failure
                 self._post_mortem.begin(rank, self._processes.get(rank))
             else:
-                said = masked(Failed(failure), self._request.secrets.values())
-                self._report(rank, said.failure, None, now)
+                outcome = masked(Failed(failure), self._request.secrets.values())
+                self._report(rank, outcome.failure, None, now)
 
     def _heard_of_the_dead(self, now: float) -> Iterator[Message]:
         """Hear what dead workers left; report them once that has come, or will not come."""
@@ -337,9 +337,9 @@ class Gang:
         """Translate `errors`, by worker; one that went with its node is a lost node."""
         failures: dict[int, Failure] = {}
         for rank, error in errors.items():
-            known = self._processes.get(rank) or process.of(self._request.key, rank)
-            if known:  # it may have died before that was heard
-                self._processes[rank] = known
+            identity = self._processes.get(rank) or process.of(self._request.key, rank)
+            if identity:  # it may have died before that was heard
+                self._processes[rank] = identity
             name = self._name(rank)
             failures[rank] = ray_errors.failure(error, self._request, rank=rank, node=name)
         lost = [rank for rank in failures if failures[rank].kind is FailureKind.WORKER_LOST]
@@ -363,8 +363,8 @@ class Gang:
         return self._processes[rank].node if rank in self._processes else ""
 
     def _name(self, rank: int) -> str | None:
-        known = self._processes.get(rank)
-        return self._place.nodes.name(known.node) if known else None
+        identity = self._processes.get(rank)
+        return self._place.nodes.name(identity.node) if identity else None
 
     def _names(self) -> tuple[str, ...]:
         name = self._place.nodes.name

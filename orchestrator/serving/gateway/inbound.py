@@ -120,8 +120,8 @@ def is_passed(path: str) -> bool:
 
     Not passed on are paths that change the server, and those that are written in odd ways.
     """
-    known = path in ROOT_PATHS or path.startswith("/v1/")
-    return known and path not in _ADMINISTRATION and _PATH.fullmatch(path) is not None
+    public = path in ROOT_PATHS or path.startswith("/v1/")
+    return public and path not in _ADMINISTRATION and _PATH.fullmatch(path) is not None
 
 
 def inbound(
@@ -158,7 +158,7 @@ def inbound(
         what = f"{choices} answers at once; {limits.choices} at most"
         raise ApiError(400, what, param="n")
     options = fields.get("stream_options")
-    wanted = options.get("include_usage") if isinstance(options, dict) else None
+    include_usage = options.get("include_usage") if isinstance(options, dict) else None
     return InboundRequest(
         endpoint=_model(fields, endpoint),
         path=whole_path,
@@ -172,7 +172,7 @@ def inbound(
         hides_usage=streams
         and path in _USAGE_ASKED
         and _absent(options)
-        and (wanted is None or wanted is False),
+        and (include_usage is None or include_usage is False),
         fields=fields,
         max_tokens=max_tokens,
         priority=priority if isinstance(priority, int) else 0,
@@ -181,8 +181,8 @@ def inbound(
 
 def request_id(scope: Scope) -> str:
     """Return the client's own `x-request-id`, where it is one; else nothing."""
-    given = header(scope, b"x-request-id") or b""
-    text = given.decode("latin-1")
+    own = header(scope, b"x-request-id") or b""
+    text = own.decode("latin-1")
     return text if 0 < len(text) <= 128 and text.isascii() and text.isprintable() else ""  # noqa: PLR2004 - what logs bear
 
 
@@ -240,11 +240,11 @@ def _max_tokens(fields: Mapping[str, Any], limits: GatewayLimits) -> int | None:
     """Return the most that any of its limits allows: servers read one or another of them."""
     most = None
     for name in _LIMITS:
-        wanted = _counted(fields.get(name))
-        if wanted is not None:
-            if wanted > limits.max_tokens:
+        count = _counted(fields.get(name))
+        if count is not None:
+            if count > limits.max_tokens:
                 raise ApiError(400, f"{name} is over {limits.max_tokens}", param=name)
-            most = max(most or 0, wanted)
+            most = max(most or 0, count)
     return most
 
 
@@ -283,10 +283,10 @@ def _form_model(kind: bytes, body: bytes) -> str:
         ApiError: It names several.
     """
     _, parts = _parts(kind, body)
-    named = [value for head, value in map(_field, parts) if _MODEL.search(head)]
-    if len(named) > 1:
+    models = [value for head, value in map(_field, parts) if _MODEL.search(head)]
+    if len(models) > 1:
         raise ApiError(400, "the form names several models", param="model")
-    return named[0].decode("utf-8", "replace") if named else ""
+    return models[0].decode("utf-8", "replace") if models else ""
 
 
 def _field(part: bytes) -> tuple[bytes, bytes]:

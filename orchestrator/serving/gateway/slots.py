@@ -98,8 +98,8 @@ class Slots:
         loop = asyncio.get_running_loop()
         now = loop.time()
         chosen = choose(route, client, self._rng)
-        wanted = "" if chosen is None else chosen.name
-        pending = Pending(client, avoid, share, now, wanted, loop.create_future())
+        revision_name = "" if chosen is None else chosen.name
+        pending = Pending(client, avoid, share, now, revision_name, loop.create_future())
         queue = self._queues.get(name)
         if not queue:
             slot = self._offer(pending, route, now)
@@ -119,9 +119,9 @@ class Slots:
 
     def release(self, slot: Slot) -> None:
         """Give a slot back."""
-        left = self._in_use.get(slot.url, 0) - slot.size
-        if left > 0:
-            self._in_use[slot.url] = left
+        rest = self._in_use.get(slot.url, 0) - slot.size
+        if rest > 0:
+            self._in_use[slot.url] = rest
         else:
             self._in_use.pop(slot.url, None)
         self.begun(slot)
@@ -165,8 +165,8 @@ class Slots:
         try:
             return await pending.slot
         except asyncio.CancelledError:
-            given = pending.slot.done() and not pending.slot.cancelled()
-            if given and pending.slot.exception() is None:
+            has_slot = pending.slot.done() and not pending.slot.cancelled()
+            if has_slot and pending.slot.exception() is None:
                 self.release(pending.slot.result())
             raise
         finally:
@@ -240,15 +240,15 @@ class Slots:
 
     def _offer(self, pending: Pending, route: EndpointRoute, now: float) -> Slot | None:
         """Return a slot for `pending`, or `None` while it must wait."""
-        asked = self._allowed(pending.revision, route)
-        for revision in asked:
+        candidates = self._allowed(pending.revision, route)
+        for revision in candidates:
             slot = self._slot(route, revision, pending, now)
             if slot is not None:
                 return slot
-        if now - pending.since <= self._limits.absent_seconds or self._any_usable(asked, now):
+        if now - pending.since <= self._limits.absent_seconds or self._any_usable(candidates, now):
             return None
         for revision in route.revisions:  # those asked have had no replica for long
-            if revision.share > 0 and revision not in asked:
+            if revision.share > 0 and revision not in candidates:
                 slot = self._slot(route, revision, pending, now)
                 if slot is not None:
                     return slot
@@ -302,12 +302,12 @@ class Slots:
         if not best and urls:
             self._turn = (self._turn + 1) % len(urls)
             for url in urls[self._turn :] + urls[: self._turn]:
-                taken = self._in_use.get(url, 0)
-                if taken < least and self._ejections.admits(url, now):
+                in_use = self._in_use.get(url, 0)
+                if in_use < least and self._ejections.admits(url, now):
                     if url == pending.avoid and len(urls) > 1:
                         continue
-                    best, least = url, taken
-                    if not taken:
+                    best, least = url, in_use
+                    if not in_use:
                         break
         if not best:
             return None

@@ -111,8 +111,8 @@ class _ReplicaApp:
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, with the request's own id or a new one."""
-        named = header(scope, b"x-request-id") or b""
-        request = named if _REQUEST_ID.fullmatch(named) else uuid.uuid4().hex.encode()
+        own = header(scope, b"x-request-id") or b""
+        request = own if _REQUEST_ID.fullmatch(own) else uuid.uuid4().hex.encode()
 
         async def identified(event: Any) -> None:  # noqa: ANN401 - ASGI's
             if event["type"] == "http.response.start":
@@ -192,12 +192,12 @@ class _ReplicaApp:
         if predict is None:
             raise ApiError(400, "a language model has no /v1/predict", code="unsupported")
         try:
-            asked = from_json(body, allow_inf_nan=False)
+            inputs = from_json(body, allow_inf_nan=False)
         except ValueError as error:
             message = f"the body is not valid JSON: {error}"
             raise ApiError(400, message, code="invalid_json") from error
         try:
-            return await predict(asked)
+            return await predict(inputs)
         except ValueError as error:
             raise ApiError(400, str(error)) from error
         except RuntimeError as error:
@@ -212,18 +212,18 @@ class _ReplicaApp:
     async def _generate(self, path: str, body: bytes, send: Send, request: str) -> Json | None:
         """Return the answer, or stream it but for its end and return nothing."""
         engine, prompter = self._generator()
-        asked: GenerationRequest
+        generation: GenerationRequest
         if path == _CHAT:
-            asked = parse(ChatRequest, body)
-            self._check_model(asked.model)
-            choices = await prompter.chat(asked)
+            generation = parse(ChatRequest, body)
+            self._check_model(generation.model)
+            choices = await prompter.chat(generation)
         else:
-            asked = parse(CompletionRequest, body)
-            self._check_model(asked.model)
-            choices = await prompter.completion(asked)
-        checked = self._checked(engine, asked, choices, request)
+            generation = parse(CompletionRequest, body)
+            self._check_model(generation.model)
+            choices = await prompter.completion(generation)
+        checked = self._checked(engine, generation, choices, request)
         self._metrics.prompt_tokens += checked.prompt_tokens
-        if not asked.stream:
+        if not generation.stream:
             return await whole(engine, checked)
         async with aclosing(events(engine, checked)) as stream:
             first = await anext(stream)
