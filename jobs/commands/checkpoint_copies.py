@@ -19,6 +19,7 @@ from jobs.commands.checkpoint_layout import Written
 
 _GONE = f"[Errno {errno.ENOENT}]"  # how `shutil` tells of each file that it could not copy
 _BLOCK = 4 << 20  # bytes that are copied at a time
+_EMPTY_LOOKS, _PAUSE = 20, 0.05  # at a tracker without a text
 _Fill: TypeAlias = Callable[["Copy"], None]
 
 
@@ -154,7 +155,7 @@ class Copies:
         if self._tracker and tracker.is_file():
             named = copy.folder / self._tracker  # that of the command may be of a later one by now
             named.parent.mkdir(parents=True, exist_ok=True)
-            alike = _shape(tracker.read_text(errors="replace").strip()) == _shape(path.name)
+            alike = _shape(_text_of(tracker)) == _shape(path.name)
             named.write_text(path.name if alike else str(copy.written.step))
         for name, text in self._notes.items():
             (copy.folder / name).write_text(text)
@@ -165,6 +166,15 @@ def hand_over(copy: Path, folder: Path) -> None:
     for path in copy.iterdir():
         shutil.move(path, folder / path.name)
     copy.rmdir()
+
+
+def _text_of(tracker: Path) -> str:
+    """Return what a tracker says, which its command may be writing anew at the moment."""
+    for _ in range(_EMPTY_LOOKS):
+        if text := tracker.read_text(errors="replace").strip():
+            return text
+        Event().wait(_PAUSE)
+    return ""
 
 
 def _shape(name: str) -> str:

@@ -83,7 +83,7 @@ class Layout:
         except (OSError, ValueError):
             return False
         name = _expression(PurePosixPath(self.pattern).name).fullmatch(text)
-        digits = "".join(name.groups()) if name else text
+        digits = name[1] if name and name.groups() else text
         return digits.isdecimal() and int(digits) >= written.step
 
 

@@ -66,7 +66,8 @@ class Expansion:
         more = tuple(resume) if self.named["checkpoint"] else ()
         named = f"{{{_RESUME}}}"
         if isinstance(command, str):
-            line = command if named in command else " ".join((command.rstrip(), *more))
+            placed = _RESUME in shell_line.NAME.findall(command)
+            line = command if placed else " ".join((command.rstrip(), *more))
             words = {_RESUME: self._line(" ".join(more), {})}
             return [*_SHELL, self._line(line, words)]
         spread = [more if word == named else (word,) for word in command]

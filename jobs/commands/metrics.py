@@ -70,8 +70,11 @@ class MetricPatterns:
             return
         self._tell_at = math.inf
         names = ", ".join(map(repr, self._unmatched))
+        whose = " of the first worker" if self._ctx.world_size > 1 else ""
         so_far = "" if last else " so far"
-        self._ctx.log(f"no line{so_far} fits {names} of `metrics`: mend it, or leave it out")
+        self._ctx.log(
+            f"no line{whose}{so_far} fits {names} of `metrics`: mend it, or leave it out"
+        )
 
     def hand_on(self, step: int, values: Mapping[str, float]) -> bool:
         """Hand on metrics of a step, and keep the last of each that is a finite number.

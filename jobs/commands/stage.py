@@ -19,6 +19,7 @@ from orchestrator.job import JobContext, KnownFailureError, Metrics, ranks_of_wo
 
 WORK = ".work"  # below the output until the end: what an attempt leaves is swept with it
 _POLL_SECONDS = 0.2
+_RANK = "[rank"
 _SHOWN = 3  # processes that a line names
 # Before lines of what is being ended: indented as of a stack, and of a level that tells no error.
 _LATE = " [INFO, as it ends] "
@@ -195,7 +196,8 @@ class _WatchedCommand:
     def _hand_on(self, lines: Sequence[Line], begin: str = "", *, last: bool = False) -> None:
         for line in lines:
             for part in line.parts():
-                self.ctx.log(f"{begin}{self._rank(line)}{part}")
+                rank = "" if part.startswith(_RANK) else self._rank(line)
+                self.ctx.log(f"{begin}{rank}{part}")
             self.read.read(line)
         self.read.tell_unmatched()
         for file in self.files if not self.ctx.rank else ():
@@ -205,7 +207,7 @@ class _WatchedCommand:
         """Return which of several processes has written a line, as torch says it of a rank."""
         if self.each == 1:
             return ""
-        return f"[rank{self.ctx.rank * self.each + line.process}]: "
+        return f"{_RANK}{self.ctx.rank * self.each + line.process}]: "
 
     def _hand_on_file(self, file: MetricFiles, *, last: bool) -> None:
         for step, values in file.read(last=last):

@@ -16,12 +16,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Places: TypeAlias = npt.NDArray[np.int64]
 Values: TypeAlias = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
 _Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 _ROUNDS = 2000
+_AT_ONCE = 2**22  # questions that are drawn
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
@@ -49,7 +49,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     if all(value in {0.0, 1.0} for value in values):
         return wilson(sum(value == 1.0 for value in values), len(values))
     sample = np.asarray(values, np.float64)
-    return _ends(sample[_drawn(len(sample))].mean(1))
+    return _ends(_sums([sample])[0] / len(sample))
 
 
 def ratio_interval(totals: Sequence[float], counts: Sequence[float]) -> tuple[float, float]:
@@ -57,9 +57,7 @@ def ratio_interval(totals: Sequence[float], counts: Sequence[float]) -> tuple[fl
 
     Both are of each text, as its loss and its tokens; all counts are above 0.
     """
-    drawn = _drawn(len(totals))
-    sums = (np.asarray(each, np.float64)[drawn].sum(1) for each in (totals, counts))
-    return _ends(np.divide(*sums))
+    return _ends(np.divide(*_sums([np.asarray(each, np.float64) for each in (totals, counts)])))
 
 
 def strata_interval(
@@ -81,14 +79,22 @@ def strata_interval(
         return middle - float(off[0]), middle + float(off[1])
     generator = np.random.default_rng(0)
     samples = [np.asarray(values, np.float64) for values in strata]
-    drawn = [values[_drawn(len(values), generator)].mean(1) for values in samples]
+    drawn = [_sums([values], generator)[0] / len(values) for values in samples]
     return _ends(weights @ np.stack(drawn))
 
 
-def _drawn(count: int, generator: np.random.Generator | None = None) -> Places:
-    """Return the places of questions drawn anew, of so many [rounds, count]."""
-    draws = generator or np.random.default_rng(0)
-    return draws.integers(count, size=(_ROUNDS, count))
+def _sums(columns: Sequence[Values], generator: np.random.Generator | None = None) -> list[Values]:
+    """Return the sum of each column [questions] where its questions are drawn anew [rounds].
+
+    All columns are of the same questions. A part of the rounds is drawn at a time.
+    """
+    draws, count = generator or np.random.default_rng(0), len(columns[0])
+    at_once = max(1, _AT_ONCE // count)
+    sums = []
+    for begin in range(0, _ROUNDS, at_once):
+        drawn = draws.integers(count, size=(min(at_once, _ROUNDS - begin), count))
+        sums.append([column[drawn].sum(1) for column in columns])
+    return [np.concatenate(parts) for parts in zip(*sums, strict=True)]
 
 
 def _ends(values: Values) -> tuple[float, float]:

@@ -112,6 +112,8 @@ WORDS: Mapping[str, str] = MappingProxyType(
 LEAST = frozenset({"top1", "greedy"})
 # Of these none is allowed, in any format.
 EXACT = frozenset({"nan", "tokenizer", "template", "ends", "config", "generation", "record"})
+# What limits lack that were written for an earlier version lets everything pass.
+_LATER = {"groups": 64.0}
 # Of these there is no floor.
 ABSOLUTE = frozenset(
     {"weights", "rows", "sums", "unquantized", "unquantized_rows", "unquantized_sums"}
@@ -133,6 +135,7 @@ def demands_of(
             factor or a confidence is none.
     """
     wanted = WORDS.keys() - EXACT
+    limits = {name: {**_LATER, **figures} for name, figures in limits.items()}
     limited = _of_format("limits", form, limits, wanted)
     allowed = _of_format("allowances", form, allowances, wanted - ABSOLUTE)
     if factor < 1.0:

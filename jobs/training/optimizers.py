@@ -90,11 +90,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         device: torch.device,
     ) -> None:
         """Share out the parameters of `model`."""
-        outside = set(_embeddings_and_head(model))
-        outside |= {p for name, p in model.named_parameters() if name.endswith(_STACKED_VECTORS)}
-        trained = _trained(model)
-        inside = [p for p in trained if p.ndim == _MATRIX and p not in outside]
-        others = [p for p in trained if p.ndim != _MATRIX or p in outside]
+        inside = muon_matrices(model)
+        own = {*inside}
+        others = [p for p in _trained(model) if p not in own]
         if not inside:
             raise ValueError("optimizer.kind='muon': the model has no matrix in its layers")
         if any(isinstance(weight, DTensor) for weight in inside):
@@ -126,6 +124,13 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 def _trained(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def muon_matrices(model: Any) -> list[nn.Parameter]:  # noqa: ANN401 - as above
+    """Return what Muon moves: matrices, but for embeddings, head and stacked vectors."""
+    outside = set(_embeddings_and_head(model))
+    outside |= {p for name, p in model.named_parameters() if name.endswith(_STACKED_VECTORS)}
+    return [p for p in _trained(model) if p.ndim == _MATRIX and p not in outside]
 
 
 def _embeddings_and_head(model: Any) -> Iterator[nn.Parameter]:  # noqa: ANN401 - as above

@@ -7,6 +7,7 @@ the job starts. torch isn't needed.
 
 from __future__ import annotations
 
+import selectors
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -49,17 +50,23 @@ def wait_for_all(
 def _receive(server: socket.socket, workers: int, go_on: Callable[[], object]) -> None:
     """Wait for the others, then let all of them go."""
     lines: dict[int, socket.socket] = {}
-    with server, ExitStack() as stack:
-        server.settimeout(_TICK_SECONDS)
+    with server, ExitStack() as stack, selectors.DefaultSelector() as silent:
+        silent.register(server, selectors.EVENT_READ)
         while len(lines) < workers - 1:
             go_on()
-            with suppress(OSError):  # nobody comes, or what has come goes
-                line = stack.enter_context(server.accept()[0])
-                line.settimeout(_TICK_SECONDS)
-                who = int.from_bytes(line.recv(_RANK_BYTES, socket.MSG_WAITALL))
-                if 0 < who < workers:  # others may try any port of a host
-                    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                    lines[who] = line
+            for key, _ in silent.select(_TICK_SECONDS):
+                with suppress(OSError):  # it has gone
+                    if key.fileobj is server:
+                        line = stack.enter_context(server.accept()[0])
+                        silent.register(line, selectors.EVENT_READ, line)
+                        continue
+                    line = key.data
+                    silent.unregister(line)
+                    line.settimeout(_TICK_SECONDS)
+                    who = int.from_bytes(line.recv(_RANK_BYTES))
+                    if 0 < who < workers:  # others may try any port of a host
+                        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                        lines[who] = line
         for line in lines.values():
             with suppress(OSError):
                 line.sendall(_GO)

@@ -32,6 +32,7 @@ from orchestrator.wiring.config_source import ConfigSource
 
 PIPELINE = "pipeline=qualify"
 QUICK_STEPS = 4
+_TYPE = "architecture"  # the parameter of jobs that names the type of a model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +275,7 @@ def _model_in(settings: Settings, stage: Stage) -> Mapping[str, Json]:
     """Return the parameters of the model of a stage; none where nobody says them yet.
 
     They are those of the model that it goes on from, else those that it names, else those of what
-    its last run has made.
+    its last run has made, else what its job makes where nothing is named.
     """
     source = settings.pipeline.by_name.get(stage.inputs.get("model", ""))
     params = {key: value for key, value in stage.params.items() if _is_of_model(key, value)}
@@ -282,12 +283,15 @@ def _model_in(settings: Settings, stage: Stage) -> Mapping[str, Json]:
     if known:
         return known
     config = wiring.config_of_last(settings, stage.name)
-    return model_parameters(config) if "model_type" in config else {}
+    if "model_type" in config:
+        return model_parameters(config)
+    usual = wiring.job_default(settings, stage.job, _TYPE) if stage.job and not source else None
+    return {_TYPE: usual} if isinstance(usual, str) else {}
 
 
 def _is_of_model(key: str, value: Json) -> bool:
     """Whether a parameter of a job says what model it trains."""
-    return (key == "architecture" and isinstance(value, str)) or (
+    return (key == _TYPE and isinstance(value, str)) or (
         key == "model" and isinstance(value, Mapping)
     )
 
@@ -295,4 +299,4 @@ def _is_of_model(key: str, value: Json) -> bool:
 def model_parameters(config: Mapping[str, Json]) -> Mapping[str, Json]:
     """Return the parameters of jobs that describe the model of a `config.json`."""
     fields = {k: v for k, v in config.items() if k not in _NOT_OF_A_MODEL and k[0] != "_"}
-    return {"architecture": config["model_type"], "model": fields}
+    return {_TYPE: config["model_type"], "model": fields}

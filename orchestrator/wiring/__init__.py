@@ -29,6 +29,7 @@ from orchestrator.wiring.adapters import (
 from orchestrator.wiring.code import (
     attempt_defaults,
     changed,
+    job_default,
     job_forecasts,
     ship,
     weigh,
@@ -166,6 +167,7 @@ __all__ = [
     "home_id_if_any",
     "home_path",
     "host",
+    "job_default",
     "job_forecasts",
     "job_server",
     "keep_reaper",

@@ -15,7 +15,7 @@ from orchestrator.core.artifact import ShippedCode
 from orchestrator.core.errors import ArtifactError, ConfigError, Problem
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.plan import Plan
-from orchestrator.core.spec.stages import Stage
+from orchestrator.core.spec.stages import Json, Stage
 from orchestrator.core.storage_uris import local_folder
 from orchestrator.core.trust.qualification import measured
 from orchestrator.node.job_import import import_path
@@ -55,6 +55,13 @@ def job_forecasts(
     cache = _user_cache()
     kept = cache / "orchestrator" / "forecasts.json" if cache else None
     return user_code.forecasts(plan, settings.jobs, _importable(settings, home), kept)
+
+
+def job_default(settings: Settings, job: str, parameter: str) -> Json:
+    """Return what a job takes where no config gives a parameter; `None` where none is written."""
+    from orchestrator.adapters import user_code
+
+    return user_code.default_of(job, parameter, settings.jobs)
 
 
 def _user_cache() -> Path | None:

@@ -10,6 +10,7 @@ import yaml
 
 from orchestrator.adapters import hydra_config, user_code
 from orchestrator.adapters.hydra_config.composer import packaged
+from orchestrator.adapters.user_code import job_forecasts
 from orchestrator.core.settings import Settings
 from orchestrator.core.spec.hardware import Role
 from orchestrator.core.spec.plan import Plan, make_plan
@@ -44,6 +45,16 @@ def test_every_pipeline_plans_on_its_fleet(pipeline: str) -> None:
     where = [f"fleet={FLEETS.get(pipeline, 'local')}"]
     where += [f"roles.train={MAKERS[pipeline]}"] if pipeline in MAKERS else []
     planned(f"pipeline={pipeline}", *where)
+
+
+@pytest.mark.parametrize("pipeline", ["r2", "smoke", "smollm2"])
+def test_no_small_pipeline_has_torch_imported_to_be_planned(
+    monkeypatch: pytest.MonkeyPatch, pipeline: str
+) -> None:
+    monkeypatch.setattr(job_forecasts, "_ask", lambda *_: pytest.fail("a job is asked"))
+    settings, plan = planned(f"pipeline={pipeline}")
+    importable = user_code.Importable(settings.jobs.code)
+    assert user_code.forecasts(plan, settings.jobs, importable) == ((), ())
 
 
 @pytest.mark.parametrize("experiment", names("experiment"))

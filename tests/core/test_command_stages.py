@@ -238,6 +238,7 @@ def test_words_are_added_to_the_one_command_of_a_line_or_where_it_says(line: str
         "train {checkpoints} # all of it",
         "[[ -e {checkpoints} ]]",
         "if train {checkpoints}; then echo done; fi",
+        "train {checkpoints} ${resume} | tee log",
         "train {checkpoints} <<END\nsteps: 3\nEND",
     ],
 )

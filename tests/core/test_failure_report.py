@@ -117,9 +117,12 @@ def test_only_the_last_lines_before_the_end_count(report: FailureReport) -> None
     assert died_of(report, OFF_THE_BUS, *steps) is FailureKind.WORKER_LOST
 
 
-def test_lines_of_a_stack_do_not_push_out_what_stands_before_them(report: FailureReport) -> None:
+@pytest.mark.parametrize("rank", ["", "[rank1]: "])
+def test_lines_of_a_stack_do_not_push_out_what_stands_before_them(
+    report: FailureReport, rank: str
+) -> None:
     numbers = range(3 * LINES_THAT_COUNT)
-    stack = [f"frame #{number}: c10::Error::Error() + 0x57" for number in numbers]
+    stack = [f"{rank}frame #{number}: c10::Error::Error() + 0x57" for number in numbers]
     assert died_of(report, OFF_THE_BUS, *stack) is FailureKind.DEVICE_LOST
 
 

@@ -98,13 +98,15 @@ def test_what_a_text_quotes_and_tells_of_data_are_not_its_own_words() -> None:
     ]
 
 
+@pytest.mark.parametrize("rank", ["", "[rank3]: ", "[rank3]: [rank3]: "])
 @pytest.mark.parametrize("line", ["", "  at x", "frame #3: y", "Traceback (most recent", "#1 z"])
-def test_lines_of_a_stack_belong_to_the_line_before(line: str) -> None:
-    assert of_a_stack(line)
+def test_lines_of_a_stack_belong_to_the_line_before(line: str, rank: str) -> None:
+    assert of_a_stack(rank + line)
 
 
 def test_any_other_line_stands_for_itself() -> None:
     assert not of_a_stack("step 1")
+    assert not of_a_stack("[rank3]: step 1")
 
 
 HANDLERS = (

@@ -61,6 +61,21 @@ def test_a_stranger_at_the_port_is_no_worker(address: str) -> None:
             each.result(10.0)
 
 
+def test_a_worker_is_heard_however_late_it_says_who_it_is(address: str) -> None:
+    """Its first packet may be lost, or the machine too busy."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        first = begun(pool, address, 0)
+        with socket.create_connection((HOST, int(address.rpartition(":")[2]))) as line:
+            other = begun(pool, address, 1)
+            with pytest.raises(TimeoutError):
+                other.result(1.5)
+            line.sendall((2).to_bytes(4))
+            line.settimeout(10.0)
+            assert line.recv(1) == b"g"
+        first.result(10.0)
+        other.result(10.0)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_who_shall_wait_no_longer_does_not(address: str, rank: int) -> None:
     given_up = threading.Event()

@@ -13,6 +13,7 @@ from orchestrator.service import qualifying
 from tests import build
 
 DECLARED = {"architecture": "qwen3", "model": {"hidden_size": 64}}
+DEFAULTS = {"jobs.usual": "llama"}
 RAN = {"model_type": "gpt2", "n_embd": 48}
 
 
@@ -30,6 +31,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return RAN if stage in made else {}
 
     monkeypatch.setattr(wiring, "config_of_last", config)
+    monkeypatch.setattr(wiring, "job_default", lambda _, job, __: DEFAULTS.get(job))
     return made
 
 
@@ -52,3 +54,10 @@ def test_a_command_tells_its_model_once_it_has_made_one(runs: list[str]) -> None
     assert model_of(command) == {}
     runs.append("train")
     assert model_of(command) == {"architecture": "gpt2", "model": RAN}
+
+
+def test_what_a_job_makes_where_nothing_is_named_counts_where_it_begins_anew() -> None:
+    usual = build.stage("pretrain", job="jobs.usual")
+    assert model_of(usual) == {"architecture": "llama"}
+    onward = build.stage("pretrain", job="jobs.usual", inputs={"model": "other"})
+    assert model_of(onward, build.stage("other")) == {}

@@ -18,7 +18,7 @@ from torch import nn
 
 from jobs.data.tokens.training_data import rows_config
 from jobs.training import model as models
-from jobs.training.optimizers import DEALT_OUT
+from jobs.training.optimizers import DEALT_OUT, muon_matrices
 from jobs.training.parallel.degrees import MeshDegrees, parallel_of
 from jobs.training.parallel.experts import check_passes, is_stacked
 from jobs.training.parallel.experts import plan_of as plan_of_experts
@@ -58,19 +58,19 @@ class Memory:
 class MemoryFactors:
     """What of a recipe decides how much memory it takes; `tokens` are those of a micro-batch.
 
-    `moments` are what the optimizer keeps of a weight in a layer: AdamW two, Muon one.
+    `muon` is whether that moves the matrices of layers, of which it keeps one moment.
     """
 
     tokens: int
     bf16: bool
     master_weights: bool
     activation_checkpointing: bool
-    moments: int = _MOMENTS
+    muon: bool = False
 
 
 def memory_of(model: nn.Module, parallel: MeshDegrees, recipe: MemoryFactors) -> Memory:
     """Return what a rank holds of `model`, which needs no weights."""
-    kept = 1 + recipe.moments + recipe.master_weights  # of each weight in a checkpoint, in float32
+    kept = 1 + _MOMENTS + recipe.master_weights  # of each weight in a checkpoint, in float32
     split = _split(model, parallel.tensor)  # the shape that a worker computes with
     plan = plan_of_experts(model, parallel.expert) if parallel.expert > 1 else {}
     over = {name: parallel.shard if is_stacked(plan, name) else parallel.dealt for name in split}
@@ -84,15 +84,18 @@ def memory_of(model: nn.Module, parallel: MeshDegrees, recipe: MemoryFactors) ->
         for prefix in of_layers
     ]
     outside = sum(sizes.values()) - sum(inside)
+    matrices = {*muon_matrices(model)} if recipe.muon else set()
+    lighter = [name for name, weight in model.named_parameters() if weight in matrices]
+    held_lighter = sum(_dealt(split[name], over[name]) for name in lighter)
     whole = models.parameters(model)
     width = BFLOAT16 if recipe.bf16 else FLOAT32
     # this layer and the next, the gradient as it is computed, and as it is reduced
     layer = max(inside, default=0) * (3 * width + FLOAT32)
     return Memory(
-        state=held * FLOAT32 * (kept + 1),
+        state=(held * (kept + 1) - held_lighter) * FLOAT32,
         gathered=layer + outside * 2 * FLOAT32 if parallel.dealt > 1 else 0,
         activations=_activations(model, recipe, width, parallel),
-        checkpoint=whole * FLOAT32 * kept,
+        checkpoint=(whole * kept - sum(weight.numel() for weight in matrices)) * FLOAT32,
     )
 
 
@@ -222,7 +225,7 @@ def _recipe(params: Mapping[str, Any], parallel: MeshDegrees, *, bf16: bool) -> 
         bf16=precision == "bf16" or (precision == "auto" and bf16),
         master_weights=params.get("weights") == "bf16",
         activation_checkpointing=bool(params.get("activation_checkpointing")),
-        moments=1 if _is_muon(params) else _MOMENTS,
+        muon=_is_muon(params),
     )
 
 

@@ -97,7 +97,7 @@ def _fill(model: nn.Module, source: Source | None, group: ProcessGroup) -> None:
     if source is not None:
         given = dict(source.named_parameters()) | dict(source.named_buffers())
     for name in (name for name in tensors if name not in {*by_weight[0]}):
-        _send(tensors[name], given.get(name), group)
+        _send(tensors[name], given[name] if source is not None else None, group)
 
 
 def _send(tensor: torch.Tensor, values: torch.Tensor | None, group: ProcessGroup) -> None:

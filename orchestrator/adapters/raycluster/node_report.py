@@ -181,7 +181,8 @@ def _reported(
         storages = _answers(reads, now)
     databases: dict[str, _NodeAnswer] = {}
     if checks.open_database is not None:
-        databases = _answers({n: a.call.remote(checks.open_database) for n, a in ours}, now)
+        free = [(n, a) for n, a in ours if not storages.get(n, _NOTHING).why]  # else it reads on
+        databases = _answers({n: a.call.remote(checks.open_database) for n, a in free}, now)
     reported = []
     for node, _ in nodes:
         pool = pool_of.get(node.id)

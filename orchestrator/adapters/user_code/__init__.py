@@ -7,6 +7,7 @@ what is wrong with a job, or that a finished stage may be reused, before anythin
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
@@ -30,7 +31,16 @@ from orchestrator.core.settings import JobSettings
 from orchestrator.core.spec.command_stages import params_path
 from orchestrator.core.spec.stages import Json, Pipeline, Stage
 
-__all__ = ["PACKAGES", "CodeFiles", "Importable", "Shipment", "check", "forecasts", "weigh"]
+__all__ = [
+    "PACKAGES",
+    "CodeFiles",
+    "Importable",
+    "Shipment",
+    "check",
+    "default_of",
+    "forecasts",
+    "weigh",
+]
 
 Reader: TypeAlias = Callable[[str, Definition | None], CallSignature]
 
@@ -44,6 +54,21 @@ def check(pipeline: Pipeline, jobs: JobSettings) -> tuple[Problem, ...]:
     )
     read = cache(partial(_signature, jobs=jobs))  # many stages may have one job
     return (*lost, *(problem for stage in pipeline.stages for problem in _stage(stage, read)))
+
+
+def default_of(job: str, parameter: str, jobs: JobSettings) -> Json:
+    """Return what a job takes where no config gives a parameter; `None` where none is written."""
+    try:
+        definition = look_up(job, jobs)
+    except LookupProblem:
+        return None
+    if not isinstance(definition, ast.FunctionDef):
+        return None
+    args = definition.args
+    written = dict(zip((arg.arg for arg in args.kwonlyargs), args.kw_defaults, strict=True))
+    default = written.get(parameter)
+    value: Json = default.value if isinstance(default, ast.Constant) else None
+    return value
 
 
 def _stage(

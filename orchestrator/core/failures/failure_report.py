@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from orchestrator.core.failures.classify import Classifier, WorkerReport
 from orchestrator.core.failures.kinds import Failure, FailureKind
-from orchestrator.core.failures.lines import last_words, of_a_handler, of_a_stack
+from orchestrator.core.failures.lines import begin_of, last_words, of_a_handler, of_a_stack
 from orchestrator.core.failures.signatures import Matcher, Sign, Signature, matcher
 
 LINES_KEPT = 200
@@ -39,7 +39,7 @@ class _Tail:
         if sign is not None:
             self._signs.append((self._count, sign))
             self._steps = 0
-        elif self._signs and _STEP.match(line):
+        elif self._signs and _STEP.match(line, begin_of(line)):
             self._steps += 1
             if self._steps >= STEPS_SURVIVED:
                 self._signs.clear()
@@ -49,7 +49,7 @@ class _Tail:
         if any(sign.shows != "effect" for sign in self.signs()):
             return None
         words = last_words(self.lines)
-        line = sign.line if not words or _STEP.match(words) else words
+        line = sign.line if not words or _STEP.match(words, begin_of(words)) else words
         return replace(sign, line=line, of_a_signal=True)
 
     def signs(self) -> tuple[Sign, ...]:

@@ -116,6 +116,8 @@ _OF_A_HANDLER = re.compile(
     r"|(?:Current thread|Thread|Stack)\b.*\(most recent call first\)|Extension modules: "
 )
 
+# What names the process that has written a line; what passes it on may add another.
+_OF_A_RANK = re.compile(r"(?:\[rank\d+\]: )+")
 _BEHIND_A_LINE = re.compile(r"\*\*\* SIG[A-Z]+ received at time=.*")  # of one that has no end
 
 
@@ -227,12 +229,18 @@ def survived(text: str) -> bool:
 
 def of_a_stack(text: str) -> bool:
     """Whether `text` is a line of a stack, or empty: it belongs to the line before."""
-    return _OF_A_STACK.match(text) is not None
+    return _OF_A_STACK.match(text, begin_of(text)) is not None
 
 
 def of_a_handler(text: str) -> bool:
     """Whether `text` is what a handler of signals writes: an effect of what was said before it."""
-    return _OF_A_HANDLER.match(text) is not None
+    return _OF_A_HANDLER.match(text, begin_of(text)) is not None
+
+
+def begin_of(text: str) -> int:
+    """Return where the line of a process begins behind the rank that has written it, if any."""
+    rank = _OF_A_RANK.match(text)
+    return rank.end() if rank else 0
 
 
 def last_words(lines: Sequence[str]) -> str:

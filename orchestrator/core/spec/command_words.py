@@ -98,11 +98,11 @@ def _resume_problems(path: str, params: Mapping[str, Json]) -> Iterator[Problem]
     """Yield where the words of `resume` would reach another program than the one that trains."""
     command = params.get("command")
     if not params.get(_RESUME):
-        if _RESUMED in _words(params, "command"):
+        if _RESUME in _NAMED.findall(_words(params, "command")):
             what = "{resume} is always empty without `resume`"
             yield Problem(f"{path}.command", what, "say what is added, or leave it out")
     elif isinstance(command, str):
-        if _RESUMED not in command and not takes_more_words(command):
+        if _RESUME not in _NAMED.findall(command) and not takes_more_words(command):
             what = "would be added to the last command of a line that is more than one"
             yield Problem(f"{path}.resume", what, "write {resume} in the line where they belong")
     elif isinstance(command, list):

@@ -90,6 +90,7 @@ RESUME = ("--resume", "{checkpoint}")
         ("train {resume} | tee log", "train  | tee log", "train --resume 'a b' | tee log"),
         ("bash -c 'train {resume}'", "bash -c 'train '", r"bash -c 'train --resume '\''a b'\'''"),
         ("train\n", "train", "train --resume 'a b'"),
+        ("train ${resume}", "train ${resume}", "train ${resume} --resume 'a b'"),
         (["a", "{resume}", "b"], ["a", "b"], ["a", "--resume", "a b", "b"]),
         (["a", "b"], ["a", "b"], ["a", "b", "--resume", "a b"]),
     ],

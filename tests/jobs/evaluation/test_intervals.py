@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from jobs.evaluation import intervals
 from jobs.evaluation.aggregates import ends_of
 from jobs.evaluation.intervals import (
     interval,
@@ -81,6 +82,15 @@ def test_the_interval_of_a_ratio_is_that_of_scipy_over_texts_of_any_length() -> 
     ).confidence_interval
     found = ratio_interval(totals.tolist(), counts.tolist())
     assert found == pytest.approx((theirs.low, theirs.high), abs=0.006)
+
+
+def test_of_many_texts_a_part_of_the_rounds_is_drawn_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = np.random.default_rng(3).random(300).tolist()
+    at_once = interval(values)
+    monkeypatch.setattr(intervals, "_AT_ONCE", 300 * 7)
+    assert interval(values) == at_once
 
 
 @pytest.mark.parametrize("by_size", [True, False])

@@ -62,6 +62,7 @@ NOT_SMALL = (
 )
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("kind", zoo.TYPES)
 def test_of_each_type_every_weight_is_quantized_or_named(kind: str) -> None:
     if kind in NOT_SMALL:

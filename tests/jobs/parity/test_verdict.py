@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from jobs.parity.comparison import Comparison
-from jobs.parity.verdict import WORDS, Demands, Evidence, Threshold, sentence, thresholds
+from jobs.parity.verdict import (
+    WORDS,
+    Demands,
+    Evidence,
+    Threshold,
+    demands_of,
+    sentence,
+    thresholds,
+)
 from tests.jobs.parity.conftest import LIMITS, PARAMS
 from tests.jobs.parity.test_confidence import TEXTS, compared
 
@@ -89,3 +97,9 @@ def test_experts_that_only_one_side_tells_of_are_not_judged() -> None:
     )
     assert "routers" not in judged(mute, compared(2, 1e-3))
     assert "routers" not in judged(compared(1, 1e-3), mute)
+
+
+def test_limits_of_a_run_of_before_lack_what_has_come_since() -> None:
+    before = {form: {k: v for k, v in of.items() if k != "groups"} for form, of in LIMITS.items()}
+    demands = demands_of("bf16", before, PARAMS["allowances"], PARAMS["factor"], 0.99)
+    assert demands.limits == {**LIMITS["bf16"], "groups": 64.0}

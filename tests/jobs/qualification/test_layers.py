@@ -1,4 +1,4 @@
-"""SteadyWork that repeats itself, attention against what it is made of, and how a soak ends."""
+"""Work that repeats itself, attention against what it is made of, and how a soak ends."""
 
 from __future__ import annotations
 

@@ -60,12 +60,12 @@ def test_activations_alone_refuse_no_model_that_each_worker_holds_all_of() -> No
     assert "on the host of each worker; that may run out: raise accumulate, or lower" in line
 
 
-def test_muon_keeps_one_moment_of_a_weight() -> None:
+def test_muon_keeps_one_moment_of_a_matrix_in_a_layer() -> None:
     state = [
         _forecast(8, memory_gb=141, optimizer={"kind": kind}).partition("(")[2].split()[0]
         for kind in ("adamw", "muon")
     ]
-    assert state == ["107.8", "80.9"]
+    assert state == ["107.8", "81.9"]
 
 
 def test_deepseek_v3_fits_2048_chips_where_its_experts_are_split() -> None:
