@@ -19,9 +19,9 @@ from jobs.formats.choice import choose
 from jobs.formats.conversion import Conversion
 from jobs.formats.exported_generation import write_generation_config
 from jobs.formats.folder import Folder
-from jobs.formats.own_head import has_own_head, untie
 from jobs.formats.records import KEY, record
 from jobs.formats.schemes import MODELSLIM, PLAIN, scheme_for
+from jobs.formats.tied_head import has_own_head, untie
 from jobs.training.process_group import ProcessGroup
 from orchestrator.job import JobContext, Metrics
 

@@ -22,10 +22,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from jobs.formats.folder import Folder, tensor_names
-from jobs.formats.own_head import ties, untie
 from jobs.formats.records import KEY
 from jobs.formats.safety import CONFIG, files_of, is_divided
 from jobs.formats.tensor_parts import divided
+from jobs.formats.tied_head import ties, untie
 
 # Fields of a config that say how it was written, or what its caller does with it.
 ASIDE = frozenset(

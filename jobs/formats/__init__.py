@@ -13,6 +13,6 @@ safety        which files of a model folder are read
 folder      a model folder, read row by row, refusing what is not safe or not whole
 sink        safetensors files that are written row by row, in any order
 choice      which weights of a model are quantised
-own_head    whether the head of a folder is its embeddings
+tied_head   whether the head of a folder is its embeddings
 conversion  a folder into another one in another format
 """

@@ -12,8 +12,8 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from jobs.data.tokenizer import load_tokenizer
 from jobs.engines.model_tokenizer import ends_of
 from jobs.engines.weights import ASIDE
-from jobs.formats.own_head import config_as_stored
 from jobs.formats.records import KEY
+from jobs.formats.tied_head import config_as_stored
 
 
 def ends_in_folder(folder: Path) -> tuple[int, ...]:

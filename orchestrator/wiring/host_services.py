@@ -127,7 +127,7 @@ def start_reaper(settings: Settings, home: Path, tenancy: Tenancy) -> None:
 
 
 def keep_reaper(home: Path) -> None:
-    """Have the reaper of `home` stay until it is stopped, though nothing needs it for now."""
+    """Have the reaper of `home` stay until it is stopped, whether anything needs it or not."""
     _stays(home).touch()
 
 

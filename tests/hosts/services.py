@@ -9,7 +9,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from orchestrator.adapters.rayqueries.numbering import NUMBERED, numbering
+from orchestrator.adapters.rayqueries.chip_numbering import NUMBERED, numbering
 from orchestrator.supervisor.record import wait
 from tests import postgres
 from tests.hosts.namespaces import NET, NOBODY, SECONDS, Host, Process

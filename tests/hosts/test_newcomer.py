@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.rayqueries.numbering import NUMBERED
+from orchestrator.adapters.rayqueries.chip_numbering import NUMBERED
 from orchestrator.supervisor.record import wait
 from tests.hosts.namespaces import ROOT, Host, Process, several_hosts
 from tests.hosts.services import BUCKET, MLFLOW, NODES, Servers, of_database

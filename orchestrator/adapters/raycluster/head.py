@@ -72,7 +72,7 @@ class Head:
         """Return whether what listens again is the head that was there before."""
         try:
             session = gcs.session(self.address)
-        except (ClusterError, gcs.HeadSilentError):  # busy, or somebody else for now
+        except (ClusterError, gcs.HeadSilentError):  # busy, or another process has its port
             return False
         self.anew = bool(session) and session != self._session
         return session == self._session

@@ -21,7 +21,7 @@ from typing import Any
 from orchestrator import supervisor
 from orchestrator.adapters.raycluster import access, machine
 from orchestrator.adapters.raycluster.machine import HOST
-from orchestrator.adapters.rayqueries.numbering import NUMBERED, numbering
+from orchestrator.adapters.rayqueries.chip_numbering import NUMBERED, numbering
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.settings import ClusterSettings
 from orchestrator.core.spec.hardware import Pool

@@ -10,7 +10,7 @@ from typing import NoReturn
 import ray
 
 from orchestrator.adapters.raycluster.ranking import WorkerPlace
-from orchestrator.adapters.rayqueries import chips, numbering
+from orchestrator.adapters.rayqueries import chip_numbering, chips
 from orchestrator.core.errors import ClusterError
 from orchestrator.messages import AttemptRequest
 from orchestrator.node import rendezvous_port, software
@@ -39,8 +39,8 @@ def prepare(request: AttemptRequest) -> str:
             os.environ[chip.visible_devices] = ",".join(ids)  # noqa: TID251 - drivers read it
         elif request.needs.devices < pool.devices_per_node:
             message = f"Ray does not number the chips {chip.resource!r} of pool {pool.name!r}"
-            value = numbering.numbering((chip.resource,))
-            hint = f"start its nodes with {numbering.NUMBERED}={value} in their environment"
+            value = chip_numbering.numbering((chip.resource,))
+            hint = f"start its nodes with {chip_numbering.NUMBERED}={value} in their environment"
             raise ClusterError(f"{message}; {hint}")
     return node()
 

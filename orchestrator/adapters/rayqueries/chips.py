@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import ray
 
-from orchestrator.adapters.rayqueries.numbering import is_numbered
+from orchestrator.adapters.rayqueries.chip_numbering import is_numbered
 
 
 def unknown_to_ray(resource: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from orchestrator.adapters.rayqueries import chips, numbering
+from orchestrator.adapters.rayqueries import chip_numbering, chips
 from orchestrator.core.endpoints.life import Deployment
 from orchestrator.core.errors import ServingError
 
@@ -36,6 +36,6 @@ def variables(deployment: Deployment, ids: Sequence[str]) -> dict[str, str]:
     if not ids and devices < pool.devices_per_node:
         resource = str(pool.accelerator.resource)
         what = f"Ray does not number the chips {resource!r} of pool {pool.name!r}"
-        value = f"{numbering.NUMBERED}={numbering.numbering((resource,))}"
+        value = f"{chip_numbering.NUMBERED}={chip_numbering.numbering((resource,))}"
         raise ServingError(f"{what}; start its nodes with {value} in their environment")
     return {variable: ",".join(chips.in_order(ids))} if ids else {}

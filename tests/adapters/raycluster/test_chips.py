@@ -13,7 +13,7 @@ from orchestrator.adapters.raycluster import this_worker
 from orchestrator.adapters.raycluster.cluster import RayCluster
 from orchestrator.adapters.raycluster.ranking import WorkerPlace, ranked
 from orchestrator.adapters.rayqueries import chips
-from orchestrator.adapters.rayqueries.numbering import NUMBERED, is_numbered, numbering
+from orchestrator.adapters.rayqueries.chip_numbering import NUMBERED, is_numbered, numbering
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.spec.stages import Needs
 from orchestrator.messages import LogLine
